@@ -1,0 +1,1 @@
+"""From conf/*.yaml and the command line to checked recipes."""
