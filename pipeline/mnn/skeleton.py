@@ -1,0 +1,86 @@
+"""ONNX with placeholders → the skeleton: MNN's JSON of the graph, exact constants inline, placeholders as Extra ops."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StageFailed
+from pipeline.mnn.converter import Converter
+from pipeline.mnn.exact import restore
+
+Json = dict[str, Any]
+
+
+def build_skeleton(
+    onnx_path: Path,
+    out_json: Path,
+    work: Path,
+    fuse_c4: bool,
+    *,
+    experts: Mapping[str, Path] | None = None,
+    program: str = "",
+) -> None:
+    """Writes `out_json` from the ONNX file; `work` is a folder for intermediate files and the converter's log.
+
+    experts: template name → ONNX file of one expert block (one input, one output, FakeLinears), for MoE placeholders
+    whose attribute `expert` names the template; they become `subgraphs` of the skeleton.
+    program: an MNNConvert of one's own (`target.mnnconvert`). Deterministic: the converter's random uuid is left out.
+    Raises StageFailed with the converter's last lines, UserError for a wrong `program`.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    converter = Converter(work / "converter.log", program)
+    net = _exact_net(converter, onnx_path, work / "graph.mnn", fuse_c4)
+    templates = [
+        _subgraph(name, _exact_net(converter, path, work / f"expert-{index}.mnn", fuse_c4))
+        for index, (name, path) in enumerate(sorted((experts or {}).items()))
+    ]
+    if templates:
+        net["subgraphs"] = [*net.get("subgraphs", []), *templates]
+    write_net(net, out_json)
+
+
+def read_net(path: Path) -> Json:
+    """A net's JSON as the converter dumps it. Raises StageFailed if it is none."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        net = json.loads(text)
+    except json.JSONDecodeError as error:
+        bare = re.search(r"[\s\[:](-?(?:inf|nan))[\s,\]]", text)
+        reason = f"a constant is {bare[1]}" if bare else f"{error.msg} in line {error.lineno}"
+        raise StageFailed(f"converter: {path.name} cannot be read: {reason}") from None
+    if not isinstance(net, dict) or not isinstance(net.get("oplists"), list):
+        raise StageFailed(f"converter: {path.name} is not the JSON of an MNN model")
+    return net
+
+
+def write_net(net: Json, path: Path) -> None:
+    """Writes every float with all the digits of its float64 value, which holds any float32 exactly."""
+    path.write_text(json.dumps(net, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _exact_net(converter: Converter, onnx: Path, mnn: Path, fuse_c4: bool) -> Json:
+    external = mnn.with_name(mnn.name + ".weight")
+    external.unlink(missing_ok=True)
+    converter.onnx_to_mnn(onnx, mnn, fuse_c4)
+    dump = mnn.with_name(mnn.name + ".json")
+    converter.mnn_to_json(mnn, dump)
+    net = read_net(dump)
+    restore(net, mnn.read_bytes(), external.read_bytes() if external.is_file() else b"")
+    net.pop("mnn_uuid", None)
+    return net
+
+
+def _subgraph(name: str, net: Json) -> Json:
+    """A net as a subgraph: other field names, and its inputs and outputs by tensor number."""
+    inputs = [operator["outputIndexes"][0] for operator in net["oplists"] if operator["type"] == "Input"]
+    return {
+        "name": name,
+        "inputs": inputs,
+        "outputs": [net["tensorName"].index(output) for output in net["outputName"]],
+        "tensors": net["tensorName"],
+        "nodes": net["oplists"],
+    }
