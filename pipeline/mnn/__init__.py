@@ -1,1 +1,1 @@
-"""Everything that knows Alibaba's MNN: its converter, its graph format, its engine. Native code runs in child processes only."""
+"""Everything that knows Alibaba's MNN: converter, graph format, engine. Its native code runs in child processes only."""

@@ -30,7 +30,9 @@ FLOATS: dict[str, dict[str, tuple[int, str]]] = {
     "Eltwise": {"coeff": (1, "[float]")},
     "Extra": {"attr": (3, "[Attribute]")},
     "GroupNorm": {"epsilon": (1, "float"), "gamma": (2, "[float]"), "beta": (3, "[float]")},
-    "IDSTQuan": {"alpha": (1, "[float]"), "quantScale": (4, "float"), "scaleIn": (5, "float"), "scaleOut": (6, "float")},
+    "IDSTQuan": {
+        "alpha": (1, "[float]"), "quantScale": (4, "float"), "scaleIn": (5, "float"), "scaleOut": (6, "float"),
+    },
     "InnerProduct": {"weight": (3, "[float]"), "bias": (4, "[float]")},
     "Interp": {
         "widthScale": (0, "float"), "heightScale": (1, "float"), "widthOffset": (7, "float"),

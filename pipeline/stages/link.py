@@ -1,0 +1,46 @@
+"""Stage link: skeleton and weight places → llm.mnn and llm.mnn.json."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.build.stage import Input, Log, Stage
+
+STAGE = Stage(
+    name="link",
+    module=__name__,
+    inputs=(Input("graph", ("skeleton.json", "layout.json")), Input("weights", ("weights.json",))),
+    config=("target.graph.fuse_c4", "target.mnnconvert"),
+    tools=("MNN",),
+)
+
+
+def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
+    """Raises StageFailed when graph and weights do not belong together, or the converter fails."""
+    from pipeline.mnn.converter import Converter
+    from pipeline.mnn.link import check_layout, link
+
+    layout = json.loads((inputs["graph"] / "layout.json").read_text(encoding="utf-8"))
+    weights = json.loads((inputs["weights"] / "weights.json").read_text(encoding="utf-8"))
+    check_layout(layout, weights)
+    target = config["target"]
+    with tempfile.TemporaryDirectory(prefix="link-") as scratch:
+        work = Path(scratch)
+        converter = Converter(work / "converter.log", target.get("mnnconvert", ""))
+        try:
+            operators = link(
+                inputs["graph"] / "skeleton.json", weights, out, work, converter, bool(target["graph"]["fuse_c4"])
+            )
+        finally:
+            _keep_log(converter.log)
+    log.note(f"{operators} operators")
+
+
+def _keep_log(path: Path) -> None:
+    """Copies the converter's log to this worker's own output, which is the stage's log file."""
+    if path.is_file():
+        print(path.read_text(encoding="utf-8", errors="replace"), flush=True)
