@@ -108,12 +108,18 @@ class TargetGraph:
 
 @dataclass
 class Target:
-    """The engine and device that the product is for. runtime: what config.json says, key by key."""
+    """The engine and device that the product is for.
+
+    runtime: what config.json says, key by key. engine: the oldest version that must run the product. tie_embeddings: how
+    a tied embedding's place is written, "dict" (3.6.0 on) or "list" (any). bits: widths that the target runs at all;
+    fast_bits: those with kernels of their own. requires: what the engine must have been built with, for the manifest.
+    """
 
     name: str = ""
     engine: str = "3.6.1"
     mnnconvert: str = ""
     tokenizer_format: str = "mtok"
+    tie_embeddings: str = "dict"
     scale_bits: int | None = None
     bits: list[int] = field(default_factory=lambda: [2, 3, 4, 5, 6, 7, 8, 16])
     fast_bits: list[int] = field(default_factory=lambda: [4, 8, 16])
@@ -121,6 +127,7 @@ class Target:
     graph: TargetGraph = field(default_factory=TargetGraph)
     runtime: dict[str, Any] = field(default_factory=dict)
     requires: list[str] = field(default_factory=list)
+    notes: str = ""
 
 
 @dataclass

@@ -1,0 +1,247 @@
+"""Rules between the fields of a recipe, checked before any work. Each broken rule is one UserError.
+
+`validate` needs the recipe alone; `validate_against_model` needs the model's config.json as well, and runs as soon as
+that is known (still before the first tensor is read).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.recipe.schema import Quant, Recipe, Rule
+from pipeline.runtime.check import modernised, refuse
+from pipeline.runtime.key import version
+
+HUBS = ("huggingface", "modelscope", "local", "package")
+EMBEDDING_BITS = (4, 8, 16)  # the engine's embedding reader knows no other: diskembedding.cpp
+BLOCK_STEP = 16  # the engine's converter ignores any block that is not a multiple: WeightQuantAndCoding.cpp
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "model.hub": HUBS,
+    "adapter.mode": ("none", "merge", "split"),
+    "embedding.mode": ("auto", "tied", "separate"),
+    "verify.mode": ("fast", "full", "off"),
+    "cache.remote_mode": ("off", "read", "readwrite"),
+    "target.tokenizer_format": ("mtok", "txt"),
+    "target.tie_embeddings": ("dict", "list"),
+}
+
+
+def apply_target(recipe: Recipe, explicit: Collection[str]) -> None:
+    """Let the target choose what only it can know, in place: the scales' width, successors of old run-time names.
+
+    explicit: the keys that the person wrote; what was asked for by hand is never changed but refused. Raises UserError.
+    """
+    forced = recipe.target.scale_bits
+    if forced is not None and forced != recipe.quant.scale_bits:
+        if "quant.scale_bits" in explicit:
+            raise UserError(
+                f"target '{recipe.target.name}' reads scales of {forced} bits only, not quant.scale_bits="
+                f"{recipe.quant.scale_bits}",
+                "leave quant.scale_bits out",
+            )
+        recipe.quant.scale_bits = forced
+    recipe.target.runtime, _ = modernised(recipe.target.runtime)
+
+
+def validate(recipe: Recipe) -> None:
+    """Raises UserError for the first rule that the recipe breaks."""
+    _check_choices(recipe)
+    _check_source(recipe)
+    _check_adapter(recipe)
+    _check_quant(recipe)
+    _check_embedding(recipe)
+    _check_target(recipe)
+    _check_verify(recipe)
+
+
+def _check_choices(recipe: Recipe) -> None:
+    for path, allowed in _CHOICES.items():
+        section, key = path.split(".")
+        value = getattr(getattr(recipe, section), key)
+        if value not in allowed:
+            raise UserError(f"{path} must be one of {', '.join(allowed)}, not '{value}'")
+
+
+def _check_source(recipe: Recipe) -> None:
+    model = recipe.model
+    if model.hub == "local" and not model.path:
+        raise UserError("model=local needs the model's folder", "add model.path=DIR")
+    if model.hub == "huggingface" and not model.repo:
+        raise UserError(f"model '{model.name}' names no repository", "give model.repo=OWNER/NAME")
+    if model.hub == "modelscope" and not (model.modelscope_repo or model.repo):
+        raise UserError(f"model '{model.name}' names no ModelScope repository", "give model.modelscope_repo=OWNER/NAME")
+    if model.hub == "package" and not (model.package.distribution and model.package.file):
+        raise UserError(f"model '{model.name}' names no file of a package", "give model.package.distribution and .file")
+    for key, value in (("repo", model.repo), ("modelscope_repo", model.modelscope_repo)):
+        if value and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+            raise UserError(f"model.{key}={value} is not of the form OWNER/NAME")
+
+
+def _check_adapter(recipe: Recipe) -> None:
+    adapter = recipe.adapter
+    if adapter.mode != "none" and not adapter.path:
+        raise UserError(f"adapter={adapter.mode} needs the adapter's folder", "add adapter.path=DIR")
+    if adapter.mode == "none" and adapter.path:
+        raise UserError("adapter.path is given, but adapter=none would ignore it", "add adapter=merge or adapter=split")
+
+
+def _check_quant(recipe: Recipe) -> None:
+    quant = recipe.quant
+    if quant.scale_bits not in (16, 32):
+        raise UserError(f"quant.scale_bits must be 16 or 32, not {quant.scale_bits}")
+    for where, bits in _widths(quant):
+        _check_bits(recipe, where, bits)
+    for where, block in _blocks(quant):
+        _check_block(where, block)
+    for index, rule in enumerate(quant.rules):
+        _check_rule(index, rule)
+    for key in ("target_bytes", "target_bpw", "max_kld"):
+        value = getattr(quant, key)
+        if value is not None and value <= 0:
+            raise UserError(f"quant.{key} must be above 0, not {value}")
+    if quant.calibration.sequences < 1 or quant.calibration.length < 1:
+        raise UserError("quant.calibration needs at least one sequence of one token")
+
+
+def _widths(quant: Quant) -> Iterator[tuple[str, int]]:
+    yield "quant.bits", quant.bits
+    if quant.lm_bits is not None:
+        yield "quant.lm_bits", quant.lm_bits
+    for index, rule in enumerate(quant.rules):
+        if rule.bits is not None:
+            yield f"quant.rules[{index}].bits", rule.bits
+
+
+def _blocks(quant: Quant) -> Iterator[tuple[str, int]]:
+    yield "quant.block", quant.block
+    if quant.lm_block is not None:
+        yield "quant.lm_block", quant.lm_block
+    for index, rule in enumerate(quant.rules):
+        if rule.block is not None:
+            yield f"quant.rules[{index}].block", rule.block
+
+
+def _check_bits(recipe: Recipe, where: str, bits: int) -> None:
+    if bits not in recipe.target.bits:
+        allowed = ", ".join(str(width) for width in recipe.target.bits)
+        raise UserError(f"{where}={bits}: target '{recipe.target.name}' runs {allowed} bits only")
+
+
+def _check_block(where: str, block: int) -> None:
+    if block != 0 and (block < BLOCK_STEP or block % BLOCK_STEP):
+        near = max(BLOCK_STEP, round(block / BLOCK_STEP) * BLOCK_STEP)
+        raise UserError(
+            f"{where}={block} must be 0 (one scale per output channel) or a multiple of {BLOCK_STEP}", f"try {where}={near}"
+        )
+
+
+def _check_rule(index: int, rule: Rule) -> None:
+    if not rule.pattern:
+        raise UserError(f"quant.rules[{index}] has no pattern", "an empty one would match every tensor: write '.*'")
+    try:
+        re.compile(rule.pattern)
+    except re.error as error:
+        raise UserError(f"quant.rules[{index}].pattern '{rule.pattern}' is no regular expression: {error}") from None
+
+
+def _check_embedding(recipe: Recipe) -> None:
+    embedding, head = recipe.embedding, head_bits(recipe.quant)
+    if embedding.bits not in EMBEDDING_BITS:
+        raise UserError(f"embedding.bits must be 4, 8 or 16, not {embedding.bits}")
+    if embedding.mode == "tied" and head not in EMBEDDING_BITS:
+        raise UserError(
+            f"embedding=tied shares the head's {head}-bit rows, and the engine reads embeddings of 4, 8 or 16 bits only",
+            "set quant.lm_bits=8 or embedding=separate",
+        )
+
+
+def head_bits(quant: Quant) -> int:
+    """Width of the output head: `lm_bits`, or the body's."""
+    return quant.bits if quant.lm_bits is None else quant.lm_bits
+
+
+def _check_target(recipe: Recipe) -> None:
+    target = recipe.target
+    if not re.fullmatch(r"\d+\.\d+\.\d+", target.engine):
+        raise UserError(f"target.engine={target.engine} is not a version such as 3.6.1")
+    if target.symmetric_only and not recipe.quant.symmetric and recipe.quant.bits < 16:
+        raise UserError(f"target '{target.name}' runs symmetric weights only", "add quant.symmetric=true")
+    if target.graph.fuse_c4 and version(target.engine) < (3, 6, 1):
+        raise UserError(f"engine {target.engine} cannot run a C4-fused graph", "set target.graph.fuse_c4=false")
+    if version(target.engine) < (3, 6, 0) and target.tie_embeddings == "dict":
+        raise UserError(f"engine {target.engine} reads tie_embeddings as a list only", "set target.tie_embeddings=list")
+    if target.tie_embeddings == "list" and version(target.engine) < (3, 6, 0) and recipe.quant.scale_bits != 32:
+        raise UserError(f"engine {target.engine} reads scales of 32 bits only", "set quant.scale_bits=32")
+    refuse(target.runtime, "target.runtime", target.engine)
+
+
+def _check_verify(recipe: Recipe) -> None:
+    verify = recipe.verify
+    for key in ("sequences", "length", "max_new_tokens", "threads"):
+        if getattr(verify, key) < 1:
+            raise UserError(f"verify.{key} must be at least 1, not {getattr(verify, key)}")
+    if not re.fullmatch(r"\d+(\.\d+)?\s*([KMGT]i?)?B?", recipe.cache.keep, re.IGNORECASE):
+        raise UserError(f"cache.keep={recipe.cache.keep} is not a size", "write it like 20GB")
+
+
+def notes(recipe: Recipe) -> Iterator[str]:
+    """Lines that are no error, but that a person should know before waiting."""
+    slow = sorted({bits for _, bits in _widths(recipe.quant) if bits not in recipe.target.fast_bits})
+    for bits in slow:
+        yield f"{bits} bits save disk only on target '{recipe.target.name}': the engine widens them to 8 in memory"
+
+
+def validate_against_model(recipe: Recipe, config: Mapping[str, Any]) -> None:
+    """Check the recipe against the model's config.json. Raises UserError: block sizes, impossible tying."""
+    text = text_config(config)
+    sizes = input_sizes(text)
+    for where, block in _blocks(recipe.quant):
+        named = {"hidden_size": sizes["hidden_size"]} if where == "quant.lm_block" and "hidden_size" in sizes else sizes
+        if not where.startswith("quant.rules"):
+            _check_divides(where, block, named)
+    if recipe.embedding.mode == "tied" and not is_tied(config):
+        raise UserError(
+            f"embedding=tied: model '{recipe.model.name}' has an embedding and a head of their own",
+            "leave embedding out, or use embedding=separate",
+        )
+
+
+def _check_divides(where: str, block: int, sizes: Mapping[str, int]) -> None:
+    for name, size in sizes.items():
+        if block and size % block:
+            fits = [step for step in range(BLOCK_STEP, 257, BLOCK_STEP) if all(s % step == 0 for s in sizes.values())]
+            step = f"use {where}={min(fits, key=lambda b: abs(b - block))}" if fits else f"use {where}=0"
+            raise UserError(f"{where}={block} does not divide the model's {name} of {size}", step)
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The decoder's part of a config.json (that of a vision model lies in text_config)."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, Mapping) else config
+
+
+def input_sizes(text: Mapping[str, Any]) -> dict[str, int]:
+    """Names and lengths of the axes that blocks cut: the inputs of the decoder's linears, as far as config.json tells."""
+    names = {"hidden_size": ("hidden_size", "n_embd", "d_model"), "intermediate_size": ("intermediate_size", "ffn_dim", "n_inner")}
+    sizes = {
+        name: value
+        for name, keys in names.items()
+        for value in [next((text[key] for key in keys if isinstance(text.get(key), int)), None)]
+        if value is not None
+    }
+    heads, head_dim = text.get("num_attention_heads"), text.get("head_dim")
+    if isinstance(heads, int) and isinstance(head_dim, int) and not text.get("kv_lora_rank"):
+        sizes["attention output"] = heads * head_dim
+    if isinstance(text.get("moe_intermediate_size"), int):
+        sizes["moe_intermediate_size"] = text["moe_intermediate_size"]
+    return sizes
+
+
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Whether the model's head is its embedding. Absent means tied: transformers' default for years, and Gemma's."""
+    outer = config.get("tie_word_embeddings")
+    return bool(text_config(config).get("tie_word_embeddings", True) if outer is None else outer)
