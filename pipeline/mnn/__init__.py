@@ -1,1 +1,1 @@
-"""Everything that knows Alibaba's MNN: converter, graph format, engine. Its native code runs in child processes only."""
+"""Everything that knows Alibaba's MNN: converter, graph format, engine. Native code runs in child processes only."""

@@ -37,6 +37,11 @@ class Table:
         position = self.field(slot)
         return float(_unpack("<f", self.buffer, position)) if position else None
 
+    def uint8(self, slot: int) -> int:
+        """A scalar byte (a union's type); 0 when absent."""
+        position = self.field(slot)
+        return _unpack("<B", self.buffer, position) if position else 0
+
     def table(self, slot: int) -> Table | None:
         """A child table (or a union's value)."""
         position = self.field(slot)

@@ -12,7 +12,10 @@ NET_UUID = 11
 # SubGraphProto
 SUBGRAPH_NODES = 4
 # Op
+OP_MAIN_TYPE = 1
 OP_MAIN = 2
+# numbers of the union OpParameter
+UNION_TYPES = {7: "Blob", 9: "Convolution2D", 88: "LayerNorm"}
 # Convolution2D, LayerNorm and Blob: vectors of int64 that point into the weight file
 EXTERNAL_SLOTS = {"Convolution2D": 6, "LayerNorm": 5, "Blob": 8}
 

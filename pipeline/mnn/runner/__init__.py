@@ -1,0 +1,5 @@
+"""The engine, driven from a child process: it trusts every file and id, and dies rather than complains."""
+
+from pipeline.mnn.runner.engine import Engine, EngineError
+
+__all__ = ["Engine", "EngineError"]

@@ -1,0 +1,140 @@
+"""The child process: `python -m pipeline.mnn.runner.child FD`. Owns the native object; file descriptor FD is a socket.
+
+Its stdout and stderr belong to the engine, which echoes prompts and messages there; nothing of that is ever parsed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from pipeline.mnn.runner import wire
+
+Reply = tuple[Any, list[wire.Array]]
+
+
+class Session:
+    """One loaded model. Every public method is a call that the parent may make; its keywords are the call's."""
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._base: Any = None  # keeps the base of a LoRA model alive
+        self._read_to_end: bool | None = None
+
+    def load(self, config: str, overrides: dict[str, Any], adapter: str) -> Reply:
+        """The wrapper's load() throws the outcome away, so the raw object's is used."""
+        from MNN import llm
+
+        model = llm.create(config)._c_obj
+        if overrides:
+            model.set_config(json.dumps(overrides))
+        began = time.perf_counter()
+        if not model.load():
+            raise RuntimeError("the engine's load() said no")
+        if adapter:
+            self._base, model = model, model.create_lora(adapter)
+            if not model.load():
+                raise RuntimeError(f"the engine's load() of {adapter} said no")
+        self._model = model
+        return {"seconds": time.perf_counter() - began, "config": json.loads(model.dump_config())}, []
+
+    def tokenize(self, text: str) -> Reply:
+        return [int(token) for token in self._model.tokenizer_encode(text)], []
+
+    def token_bytes(self, ids: list[int]) -> Reply:
+        """The bytes of each token. A token that ends inside a UTF-8 character arrives as a UnicodeDecodeError."""
+        return [self._bytes(token).decode("latin-1") for token in ids], []
+
+    def apply_template(self, messages: list[dict[str, str]]) -> Reply:
+        return str(self._model.apply_chat_template(messages)), []
+
+    def logits(self, ids: list[int]) -> Reply:
+        """Logits of every position of a fresh sequence. all_logits must be off again before anything is sampled."""
+        self._configure(all_logits=True)
+        self._clear()
+        rows, seconds = self._forward(ids)
+        self._configure(all_logits=False)
+        self._clear()
+        return {"seconds": seconds}, [rows]
+
+    def prefill(self, ids: list[int], keep: bool) -> Reply:
+        """Logits after the last of `ids`. keep=True appends to the cache, otherwise the sequence is a fresh one."""
+        if not keep:
+            self._clear()
+        rows, seconds = self._forward(ids)
+        return {"seconds": seconds}, [rows[-1]]
+
+    def erase(self, begin: int) -> Reply:
+        """Forgets the cached tokens from position `begin` on (takes effect at the next forward)."""
+        if begin < self._model.get_current_history():
+            self._model.erase_history(begin, 0)
+        return None, []
+
+    def generate(self, ids: list[int], max_new_tokens: int) -> Reply:
+        """New ids of the engine's own loop and sampler, the stop token among them."""
+        self._clear()
+        self._model.generate_init()
+        began = time.perf_counter()
+        new = [int(token) for token in self._model.generate(ids, max_new_tokens)]
+        return {"ids": new, "seconds": time.perf_counter() - began}, []
+
+    def response(self, prompt: str, max_new_tokens: int) -> Reply:
+        """The engine's whole path: template, tokenizer, sampler, text."""
+        self._clear()
+        began = time.perf_counter()
+        text = self._model.response(prompt, 0, max_new_tokens)
+        return {"text": str(text), "seconds": time.perf_counter() - began}, []
+
+    def memory(self) -> Reply:
+        """Peak resident bytes of this process so far."""
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, []
+
+    def _configure(self, **keys: Any) -> None:
+        self._model.set_config(json.dumps(keys))
+
+    def _clear(self) -> None:
+        self._model.reset()
+
+    def _forward(self, ids: list[int]) -> tuple[wire.Array, float]:
+        """float32 [rows, vocab]."""
+        began = time.perf_counter()
+        rows = np.asarray(self._model.forward(ids).read(), dtype=np.float32)
+        return rows.reshape(-1, rows.shape[-1]), time.perf_counter() - began
+
+    def _bytes(self, token: int) -> bytes:
+        try:
+            return str(self._model.tokenizer_decode(token)).encode()
+        except UnicodeDecodeError as error:
+            return error.object
+
+
+def main(descriptor: int) -> None:
+    """Answers calls until the parent hangs up, then leaves without destructors (they crash with two models)."""
+    connection = Connection(descriptor)
+    session = Session()
+    try:
+        while True:
+            head, _ = wire.receive(connection)
+            method: Callable[..., Reply] = getattr(session, head["call"])
+            try:
+                value, arrays = method(**head["arguments"])
+            except Exception as error:
+                # The parent turns any failure of a call into an EngineError; the log keeps where it came from.
+                wire.send(connection, {"error": f"{type(error).__name__}: {error}"})
+            else:
+                wire.send(connection, {"value": value}, arrays)
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
