@@ -1,0 +1,1 @@
+"""From checkpoint tensors to llm.mnn.weight: reading by row blocks, quantisers, packing and the writer."""

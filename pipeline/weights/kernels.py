@@ -1,0 +1,103 @@
+"""The compiled loops of the weight pass. Everything around them is numpy on whole arrays.
+
+They release the interpreter's lock, so Python threads run them side by side; none starts threads of its own, which
+keeps the output the same bytes on any number of threads and the first, uncached call short (numba's parallel mode
+costs a further second). Compiled code is cached beside this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+F64 = NDArray[np.float64]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _compiled(signature: str, **flags: Any) -> Callable[[F], F]:
+    return cast(Callable[[F], F], numba.njit(signature, nogil=True, cache=True, error_model="numpy", **flags))
+
+
+@_compiled("void(uint16[::1], uint32[::1])")
+def widen_bf16(source: NDArray[np.uint16], out: NDArray[np.uint32]) -> None:
+    """bfloat16 bits [n] to float32 bits [n] (the upper half of a float32 is a bfloat16)."""
+    for i in range(source.size):
+        out[i] = np.uint32(source[i]) << np.uint32(16)
+
+
+@_compiled("void(float32[:, ::1], float32[::1], float32[::1])", fastmath={"nnan", "nsz"})
+def extremes(blocks: F32, low: F32, high: F32) -> None:
+    """Least and greatest value of each row of `blocks` [n, block] into low [n] and high [n]."""
+    for b in range(blocks.shape[0]):
+        row = blocks[b]
+        least = row[0]
+        most = row[0]
+        for i in range(row.size):
+            least = min(least, row[i])
+            most = max(most, row[i])
+        low[b] = least
+        high[b] = most
+
+
+@_compiled("void(float32[:, ::1], float32[::1], float32[::1], float32, float32, float32, uint8[:, ::1])")
+def encode(blocks: F32, scale: F32, zero: F32, least: Any, most: Any, half: Any, codes: U8) -> None:
+    """Nearest code of every weight on its block's grid, where w = (code - half) * scale + zero.
+
+    blocks [n, block]; scale, zero [n] as they will be read back from storage; least, most: the range of code - half;
+    codes [n, block] as unsigned bytes. A block with scale 0 gets the code `half`.
+    """
+    for b in range(blocks.shape[0]):
+        row = blocks[b]
+        code = codes[b]
+        origin = zero[b]
+        divisor = scale[b] if scale[b] > np.float32(0) else np.float32(np.inf)
+        for i in range(row.size):
+            code[i] = np.uint8(np.int32(min(max(np.rint((row[i] - origin) / divisor), least), most) + half))
+
+
+@_compiled(
+    "void(float32[:, ::1], float32[::1], float32[::1], float32, uint8[:, ::1], float64[::1])", fastmath={"reassoc"}
+)
+def measure(blocks: F32, scale: F32, zero: F32, half: Any, codes: U8, sums: F64) -> None:
+    """Add the squared error of `codes` and the squared weights to sums [2]; not finite if a weight is not.
+
+    The order of additions depends on the CPU's vector width; in float64 that touches the fifteenth digit, so whoever
+    writes the sums down prints fewer.
+    """
+    for b in range(blocks.shape[0]):
+        row = blocks[b]
+        code = codes[b]
+        step = scale[b]
+        origin = zero[b]
+        error = np.float64(0)
+        norm = np.float64(0)
+        for i in range(row.size):
+            miss = np.float64(row[i] - ((np.float32(code[i]) - half) * step + origin))
+            error += miss * miss
+            norm += np.float64(row[i]) * np.float64(row[i])
+        sums[0] += error
+        sums[1] += norm
+
+
+@_compiled("void(uint8[::1], uint8[::1])")
+def pack4(codes: U8, out: U8) -> None:
+    """Two 4-bit codes a byte, the first in the high half. codes [2 n], out [n]."""
+    for i in range(out.size):
+        out[i] = (codes[2 * i] << 4) | codes[2 * i + 1]
+
+
+@_compiled("void(uint8[::1], int64, uint8[::1])")
+def pack(codes: U8, bits: int, out: U8) -> None:
+    """A stream of `bits`-wide codes, most significant bit first. codes [8 n], out [bits n]."""
+    for group in range(codes.size // 8):
+        word = np.uint64(0)
+        for i in range(8):
+            word = (word << np.uint64(bits)) | np.uint64(codes[8 * group + i])
+        for i in range(bits):
+            out[bits * group + i] = np.uint8((word >> np.uint64(8 * (bits - 1 - i))) & np.uint64(255))

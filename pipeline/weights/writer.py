@@ -1,0 +1,224 @@
+"""llm.mnn.weight: every linear and table of a layout, quantised row block by row block at an offset known beforehand.
+
+The file has no header and no alignment (MNN 3.6.1 addresses blobs by byte offsets). A linear is header, codes, scales
+and bias; since all sizes follow from the shapes, row blocks are written in any order by several threads, and nothing
+larger than one row block per thread is ever in memory but the scales of the linears in work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.checkpoint.tensor import Checkpoint
+from pipeline.errors import StageFailed
+from pipeline.weights import packing
+from pipeline.weights.layout import Layout, Linear, Table
+from pipeline.weights.matrix import Packed, quantise_rows
+from pipeline.weights.parts import check_parts, part_names, read_rows
+from pipeline.weights.precision import FP16, Precision
+
+ROW_BLOCK_BYTES = 4 << 20
+"""Weights read at once by one thread, counted in bfloat16."""
+DIGITS = 6
+"""Significant digits of the error sums: their last ones depend on the CPU's vector width."""
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a linear lies in the file: byte offset and the sizes of its runs."""
+
+    linear: Linear
+    precision: Precision
+    offset: int
+
+    @property
+    def header(self) -> bytes:
+        return packing.header(self.linear.out_features, self.linear.in_features, self.precision.bits)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Header and codes."""
+        weights = self.linear.out_features * self.linear.in_features
+        return len(self.header) + packing.code_bytes(weights, self.precision.bits)
+
+    @property
+    def alpha_bytes(self) -> int:
+        return packing.alpha_bytes(self.linear.out_features, self.linear.in_features, self.precision)
+
+    @property
+    def bias_bytes(self) -> int:
+        return 4 * self.linear.out_features if self.linear.bias else 0
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.weight_bytes + self.alpha_bytes + self.bias_bytes
+
+
+def place(layout: Layout, precisions: Mapping[str, Precision]) -> list[Placement]:
+    """The linears one after the other, in the layout's order."""
+    placements: list[Placement] = []
+    offset = 0
+    for linear in layout.linears:
+        placements.append(Placement(linear, precisions[linear.name], offset))
+        offset = placements[-1].end
+    return placements
+
+
+def write(
+    path: Path,
+    layout: Layout,
+    precisions: Mapping[str, Precision],
+    checkpoint: Checkpoint,
+    progress: Progress,
+    threads: int = 2,
+) -> dict[str, Any]:
+    """Write the weight file to `path`; the content of weights.json is returned (docs/architecture.md).
+
+    progress gets the number of source weights done so far. Raises StageFailed for tensors that are missing, of another
+    shape than the layout says, not finite or out of the storage type's range.
+    """
+    placements = place(layout, precisions)
+    _check(layout, checkpoint)
+    end = placements[-1].end if placements else 0
+    with path.open("wb") as file, ThreadPoolExecutor(threads) as pool:
+        entries = dict(_linears(placements, checkpoint, file.fileno(), pool, threads, progress))
+        tables, end = _tables(layout.tables, checkpoint, file.fileno(), end)
+    return {"linears": entries, "tables": tables, "bytes": end}
+
+
+def _check(layout: Layout, checkpoint: Checkpoint) -> None:
+    for linear in layout.linears:
+        check_parts(linear.name, linear.out_features, linear.in_features, linear.parts, checkpoint)
+        if linear.bias:
+            check_parts(f"{linear.name}.bias", linear.out_features, None, linear.bias, checkpoint)
+    for table in layout.tables:
+        check_parts(table.name, table.rows, table.columns, table.parts, checkpoint)
+
+
+def _linears(
+    placements: list[Placement],
+    checkpoint: Checkpoint,
+    descriptor: int,
+    pool: ThreadPoolExecutor,
+    threads: int,
+    progress: Progress,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Quantise all row blocks on `pool`, at most two per thread ahead of the one being finished."""
+    waiting: deque[tuple[Placement, int, bool, Future[Packed]]] = deque()
+    done: list[Packed] = []
+    weights = 0
+
+    def finish() -> Iterator[tuple[str, dict[str, Any]]]:
+        nonlocal weights
+        placement, rows, last, future = waiting.popleft()
+        done.append(future.result())
+        weights += rows * placement.linear.in_features
+        progress(weights)
+        if last:
+            yield placement.linear.name, _close(placement, done, checkpoint, descriptor)
+            done.clear()
+
+    for placement in placements:
+        for start, stop in row_blocks(placement.linear):
+            task = partial(_row_block, placement, checkpoint, descriptor, start, stop)
+            last = stop == placement.linear.out_features
+            waiting.append((placement, stop - start, last, pool.submit(task)))
+            if len(waiting) > 2 * threads:
+                yield from finish()
+    while waiting:
+        yield from finish()
+
+
+def row_blocks(linear: Linear) -> Iterator[tuple[int, int]]:
+    """Ranges of output rows of about ROW_BLOCK_BYTES, multiples of eight so that codes end on whole bytes."""
+    rows = max(8, ROW_BLOCK_BYTES // (2 * linear.in_features) // 8 * 8)
+    for start in range(0, linear.out_features, rows):
+        yield start, min(start + rows, linear.out_features)
+
+
+def _row_block(placement: Placement, checkpoint: Checkpoint, descriptor: int, start: int, stop: int) -> Packed:
+    """Read, quantise and write the codes of rows [start, stop); the scales are left to be written with the others."""
+    linear, bits = placement.linear, placement.precision.bits
+    rows = read_rows(linear.parts, checkpoint, start, stop)
+    packed = quantise_rows(rows, placement.precision, part_names(linear.parts))
+    position = placement.offset + len(placement.header) + packing.code_bytes(start * linear.in_features, bits)
+    write_at(descriptor, packed.codes, position)
+    return Packed(packed.codes[:0], packed.alpha, packed.squared_error, packed.squared_norm)
+
+
+def _close(placement: Placement, blocks: list[Packed], checkpoint: Checkpoint, descriptor: int) -> dict[str, Any]:
+    """Write header, scales and bias of a linear whose codes are written; its entry in weights.json."""
+    linear = placement.linear
+    write_at(descriptor, np.frombuffer(placement.header, np.uint8), placement.offset)
+    alpha = np.concatenate([block.alpha for block in blocks])
+    position = placement.offset + placement.weight_bytes
+    write_at(descriptor, alpha, position)
+    if linear.bias:
+        write_at(descriptor, _bias(linear, checkpoint), position + placement.alpha_bytes)
+    sums = [sum(block.squared_error for block in blocks), sum(block.squared_norm for block in blocks)]
+    return _entry(placement, *(float(f"{value:.{DIGITS}g}") for value in sums))
+
+
+def _bias(linear: Linear, checkpoint: Checkpoint) -> NDArray[np.float32]:
+    bias = read_rows(linear.bias, checkpoint, 0, linear.out_features).astype(np.float32)
+    if not np.isfinite(bias).all():
+        raise StageFailed(f"'{part_names(linear.bias)}' holds NaN or infinite values", "fetch the checkpoint again")
+    return bias
+
+
+def _entry(placement: Placement, squared_error: float, squared_norm: float) -> dict[str, Any]:
+    linear, precision = placement.linear, placement.precision
+    return {
+        "external": [placement.offset, placement.weight_bytes, placement.alpha_bytes, placement.bias_bytes, 0],
+        "header_bytes": len(placement.header),
+        "bits": precision.bits,
+        "block": precision.block,
+        "symmetric": precision.symmetric,
+        "scale_bits": precision.scale_bits,
+        "shape_int32": precision.bits != FP16 and packing.is_int32(linear.out_features, linear.in_features),
+        "a_min": 0 if precision.symmetric else 1,
+        "out_features": linear.out_features,
+        "in_features": linear.in_features,
+        "algorithm": "fp16" if precision.bits == FP16 else precision.algorithm,
+        "squared_error": squared_error,
+        "squared_norm": squared_norm,
+    }
+
+
+def _tables(
+    tables: tuple[Table, ...], checkpoint: Checkpoint, descriptor: int, offset: int
+) -> tuple[dict[str, Any], int]:
+    """Append the lookup tables in float32, rows block by block; their entries and the file's end."""
+    entries: dict[str, Any] = {}
+    for table in tables:
+        row = 4 * table.columns
+        entries[table.name] = {"external": [offset, table.rows * row]}
+        step = max(1, ROW_BLOCK_BYTES // row)
+        for start in range(0, table.rows, step):
+            stop = min(start + step, table.rows)
+            rows = read_rows(table.parts, checkpoint, start, stop).astype(np.float32)
+            if not np.isfinite(rows).all():
+                raise StageFailed(f"'{part_names(table.parts)}' holds NaN or infinite values", "fetch it again")
+            write_at(descriptor, rows, offset + start * row)
+        offset += table.rows * row
+    return entries, offset
+
+
+def write_at(descriptor: int, values: NDArray[Any], offset: int) -> None:
+    """All bytes of `values` at `offset`; os.pwrite alone may stop early (2 GiB, a full disk)."""
+    view = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
