@@ -1,0 +1,71 @@
+"""weights: every linear and table of layout.json, quantised, into llm.mnn.weight; numpy and numba only, no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.build.stage import Input, Log, Stage
+
+WEIGHT_FILE = "llm.mnn.weight"
+
+STAGE = Stage(
+    name="weights",
+    module="pipeline.stages.weights",
+    inputs=(
+        Input("source"),
+        Input("adapter"),
+        Input("checkpoint", ("tensors.json", "config.json")),
+        Input("graph", ("layout.json",)),
+    ),
+    config=(
+        "model.gptq_path",
+        "model.allow_pickle",
+        "adapter.mode",
+        "adapter.weight",
+        "quant.algorithm",
+        "quant.bits",
+        "quant.block",
+        "quant.lm_bits",
+        "quant.lm_block",
+        "quant.symmetric",
+        "quant.scale_bits",
+        "quant.rules",
+    ),
+    tools=("numpy", "numba", "ml_dtypes"),
+    memory=lambda recipe: 512 << 20,
+)
+
+
+def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
+    """Write llm.mnn.weight and weights.json (docs/architecture.md)."""
+    from pipeline.checkpoint import open_checkpoint
+    from pipeline.weights.layout import load_layout
+    from pipeline.weights.precision import resolve
+    from pipeline.weights.writer import write
+
+    layout = load_layout(inputs["graph"] / "layout.json")
+    precisions = resolve(layout, config["quant"])
+    checkpoint = open_checkpoint(inputs["source"], inputs.get("adapter"))
+    total = 2 * sum(linear.out_features * linear.in_features for linear in layout.linears)
+    written = write(
+        out / WEIGHT_FILE,
+        layout,
+        precisions,
+        checkpoint,
+        lambda weights: log.progress(2 * weights, total, "weights"),
+    )
+    (out / "weights.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    log.note(_summary(written))
+
+
+def _summary(written: Mapping[str, Any]) -> str:
+    entries = list(written["linears"].values())
+    weights = sum(entry["out_features"] * entry["in_features"] for entry in entries)
+    error = sum(entry["squared_error"] for entry in entries)
+    norm = sum(entry["squared_norm"] for entry in entries)
+    relative = (error / norm) ** 0.5 if norm else 0.0
+    bits = 8 * written["bytes"] / weights if weights else 0.0
+    return f"{written['bytes'] / 1e6:.1f} MB, {bits:.2f} bits per weight, relative error {relative:.2%}"
