@@ -1,0 +1,72 @@
+"""Pre-tokenizers of tokenizer.json as the mtok format says them.
+
+Codes (engine 3.6.1): 0 none, 1 ByteLevel, 2 Digits, 3 Metaspace, 4 Split by regex, 5 Bert, 6 Sequence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from pipeline.tokenizer.binary import string, u8, u32
+from pipeline.tokenizer.definition import Component, unsupported, walk
+
+NONE, BYTE_LEVEL, DIGITS, METASPACE, SPLIT, BERT, SEQUENCE = 0, 1, 2, 3, 4, 5, 6
+ISOLATED, REMOVED, MERGED_WITH_PREVIOUS = 0, 1, 2
+BEHAVIOURS = {"Isolated": ISOLATED, "Removed": REMOVED, "MergedWithPrevious": MERGED_WITH_PREVIOUS}
+
+
+def encode_pre_tokenizer(component: Component | None) -> bytes:
+    """The pre-tokenizer section. Raises StageFailed naming a pre-tokenizer or behaviour that the engine lacks."""
+    return join([part for child in walk(component) for part in _parts(child)])
+
+
+def join(parts: list[bytes]) -> bytes:
+    """One section out of encoded pre-tokenizers, applied in order."""
+    if not parts:
+        return u8(NONE)
+    return parts[0] if len(parts) == 1 else u8(SEQUENCE) + u32(len(parts)) + b"".join(parts)
+
+
+def metaspace(replacement: str, prefix_space: bool) -> bytes:
+    """" " becomes `replacement`; with `prefix_space`, a piece that does not start with " " gets one first."""
+    return u8(METASPACE) + string(replacement) + u8(prefix_space)
+
+
+def split(pattern: str, behaviour: int = ISOLATED, invert: bool = False) -> bytes:
+    """Cut at the matches of a regex in the engine's dialect."""
+    return u8(SPLIT) + string(pattern) + u8(invert) + u8(behaviour)
+
+
+def _parts(component: Component) -> list[bytes]:
+    kind = str(component["type"])
+    if kind not in ENCODERS:
+        raise unsupported(f"pre-tokenizer {kind}")
+    return ENCODERS[kind](component)
+
+
+def _byte_level(component: Component) -> list[bytes]:
+    prefix = [metaspace(" ", True)] if component.get("add_prefix_space") else []
+    return [*prefix, u8(BYTE_LEVEL) + u8(bool(component.get("use_regex", True)))]
+
+
+def _digits(component: Component) -> list[bytes]:
+    if not component.get("individual_digits"):
+        raise unsupported("pre-tokenizer Digits that keeps runs of digits together")
+    return [u8(DIGITS) + u8(1)]
+
+
+def _split(component: Component) -> list[bytes]:
+    behaviour, invert = str(component["behavior"]), bool(component.get("invert"))
+    if behaviour not in BEHAVIOURS:
+        raise unsupported(f"pre-tokenizer Split with behaviour {behaviour}")
+    pattern = component["pattern"]
+    regex = pattern["Regex"] if "Regex" in pattern else re.escape(pattern["String"])
+    return [split(regex, BEHAVIOURS[behaviour], invert)]
+
+
+ENCODERS: dict[str, Callable[[Component], list[bytes]]] = {
+    "ByteLevel": _byte_level,
+    "Digits": _digits,
+    "Split": _split,
+}

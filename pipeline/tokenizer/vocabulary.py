@@ -1,0 +1,32 @@
+"""The table of ids of the mtok format: every id has a slot, and the model's pieces come first on equal strings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.errors import StageFailed
+from pipeline.tokenizer import bytelevel
+from pipeline.tokenizer.definition import Definition
+
+Entry = tuple[bytes, int]
+
+
+def pieces_by_id(definition: Definition) -> list[str]:
+    """Index = id. Added tokens fill their slots, gaps are empty (they decode to nothing, and no lookup finds them).
+
+    The engine decodes an id only through this table: an added token that is not in it would decode to nothing. For a
+    byte-level model an added token is written in the byte alphabet, since the decoder undoes exactly that.
+    """
+    table = {index: piece for piece, index in definition.vocabulary().items()}
+    for token in definition.added_tokens:
+        if table.get(token.id, token.content) == token.content:
+            table[token.id] = bytelevel.encode(token.content) if definition.byte_level else token.content
+    if not table or min(table) < 0:
+        raise StageFailed("tokenizer: the vocabulary is empty or has a negative id")
+    return [table.get(index, "") for index in range(max(table) + 1)]
+
+
+def sorted_entries(pieces: Sequence[str], model_ids: frozenset[int]) -> list[Entry]:
+    """(UTF-8, id) in the order of the engine's binary search; of equal strings the model's own piece is found first."""
+    return sorted(((piece.encode("utf-8"), index) for index, piece in enumerate(pieces)),
+                  key=lambda entry: (entry[0], entry[1] not in model_ids, entry[1]))
