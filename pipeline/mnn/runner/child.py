@@ -5,6 +5,7 @@ Its stdout and stderr belong to the engine, which echoes prompts and messages th
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -29,10 +30,9 @@ class Session:
         self._read_to_end: bool | None = None
 
     def load(self, config: str, overrides: dict[str, Any], adapter: str) -> Reply:
-        """The wrapper's load() throws the outcome away, so the raw object's is used."""
-        from MNN import llm
-
-        model = llm.create(config)._c_obj
+        """On the raw object, since the wrapper's load() throws the outcome away."""
+        # `MNN.llm` as an attribute is the native module; the Python wrapper is found by its name only.
+        model = importlib.import_module("MNN.llm").create(config)._c_obj
         if overrides:
             model.set_config(json.dumps(overrides))
         began = time.perf_counter()
