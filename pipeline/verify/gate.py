@@ -1,4 +1,4 @@
-"""Checks, the report that lists them, and the verdict. A warning is not a gate: a check passes, fails or did not run."""
+"""Checks, the report that lists them, and the verdict. A check passes, fails or did not run."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How far the engine's logits are from the reference's. Plain numpy in float64, a few rows at a time.
 
-Rows are token positions, columns the vocabulary; both inputs are float32 [positions, vocabulary] (a memory map is welcome).
+Rows are token positions, columns the vocabulary; inputs are float32 [positions, vocabulary] (memory maps are welcome).
 A block of 256 × 49,152 float32 is 50 MB; working on 16 rows keeps the float64 copies below 32 MB whatever the length.
 """
 

@@ -1,8 +1,8 @@
 """The texts that calibration and verification look at. None needs the network: prose is what every Python carries.
 
-`pydoc_data.topics` (the language reference behind `help()`, about 460 kB of English and code) is split by topic. Several
-topics repeat whole passages of others, so a paragraph that calibration may see is removed from the evaluation part: a
-quantiser is never judged by sentences that it was tuned on.
+`pydoc_data.topics` (the language reference behind `help()`, about 460 kB of English and code) is split by topic.
+Several topics repeat whole passages of others, so a paragraph that calibration may see is removed from the evaluation
+part: a quantiser is never judged by sentences that it was tuned on.
 """
 
 from __future__ import annotations
@@ -69,8 +69,6 @@ def _paragraphs(*, for_evaluation: bool) -> list[str]:
     from pydoc_data.topics import topics
 
     chosen = (
-        topics[name]
-        for number, name in enumerate(sorted(topics))
-        if (number % EVALUATION_EVERY == 0) == for_evaluation
+        topics[name] for number, name in enumerate(sorted(topics)) if (number % EVALUATION_EVERY == 0) == for_evaluation
     )
     return [paragraph for topic in chosen for paragraph in topic.split(PARAGRAPH) if paragraph.strip()]

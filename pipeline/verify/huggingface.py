@@ -1,0 +1,134 @@
+"""The reference: Hugging Face's own loader and modelling code, in float32; none of our checkpoint code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import StageFailed
+from pipeline.verify.gguf_speed import parsed_once
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A greedy continuation. ids without the prompt, with the stop token if `stopped`; text without special tokens."""
+
+    ids: list[int]
+    text: str
+    stopped: bool
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """transformers' tokenizer of a model folder, or of the GGUF file in it."""
+    from transformers import AutoTokenizer
+
+    return _load(AutoTokenizer, folder, trust_remote_code=trust_remote_code)
+
+
+def load_model(folder: Path, model: Mapping[str, Any], adapter: Path | None = None, weight: float = 1.0) -> Any:
+    """The causal language model in float32, on the CPU, in eval mode, with a LoRA merged by PEFT if there is one.
+
+    model: the recipe's `model` keys. Pickle is read only if `allow_pickle`; torch's loader unpickles weights only.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": bool(model.get("trust_remote_code"))}
+    if not gguf_file(folder):
+        options["use_safetensors"] = None if model.get("allow_pickle") else True
+    loaded = _load(AutoModelForCausalLM, folder, **options)
+    return (loaded if adapter is None else _merged(loaded, adapter, weight)).eval()
+
+
+def gguf_file(folder: Path) -> str | None:
+    """Name of the GGUF file if the folder is a GGUF source (no config.json beside it)."""
+    found = sorted(path.name for path in folder.glob("*.gguf"))
+    return found[0] if found and not (folder / "config.json").exists() else None
+
+
+def sequence_logits(model: Any, ids: Sequence[int]) -> NDArray[np.float32]:
+    """Logits of every position of one sequence: float32 [len(ids), vocabulary]."""
+    import torch
+
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float()
+    array: NDArray[np.float32] = logits.numpy()
+    return array
+
+
+def decode_logits(model: Any, prompt: Sequence[int], continuation: Sequence[int]) -> NDArray[np.float32]:
+    """Prefill and cached decode: rows are the prompt's positions, then one per continuation token."""
+    import torch
+
+    rows = []
+    with torch.inference_mode():
+        state = model(input_ids=torch.tensor([list(prompt)]), use_cache=True)
+        rows.append(state.logits[0].float().numpy())
+        for token in continuation:
+            state = model(input_ids=torch.tensor([[token]]), past_key_values=state.past_key_values, use_cache=True)
+            rows.append(state.logits[0].float().numpy())
+    return np.concatenate(rows)
+
+
+def greedy(model: Any, tokenizer: Any, prompt: Sequence[int], stop_ids: Sequence[int], limit: int) -> Answer:
+    """Plain argmax decoding. `model.generate` would apply the repetition penalty that some models' defaults carry."""
+    import torch
+
+    ids: list[int] = []
+    step = torch.tensor([list(prompt)])
+    past = None
+    with torch.inference_mode():
+        while len(ids) < limit and not (ids and ids[-1] in stop_ids):
+            state = model(input_ids=step, past_key_values=past, use_cache=True)
+            past = state.past_key_values
+            ids.append(int(state.logits[0, -1].argmax()))
+            step = torch.tensor([[ids[-1]]])
+    stopped = bool(ids) and ids[-1] in stop_ids
+    text = tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
+    return Answer(ids, str(text), stopped)
+
+
+def stop_ids(model_or_config: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end an answer: the generation config's list and the tokenizer's end of sequence."""
+    declared = getattr(getattr(model_or_config, "generation_config", None), "eos_token_id", None)
+    listed = declared if isinstance(declared, list | tuple) else [declared]
+    return sorted({int(token) for token in (*listed, tokenizer.eos_token_id) if token is not None})
+
+
+def _load(loader: Any, folder: Path, **options: Any) -> Any:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    gguf = gguf_file(folder)
+    with ExitStack() as stack:
+        if gguf:
+            stack.enter_context(parsed_once())
+            options["gguf_file"] = gguf
+        try:
+            return loader.from_pretrained(str(folder), local_files_only=True, **options)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise StageFailed(
+                f"Hugging Face cannot load the reference: {_first_line(error)}",
+                "check that transformers supports this model, or build with verify=off",
+            ) from error
+
+
+def _merged(model: Any, adapter: Path, weight: float) -> Any:
+    from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
+
+    adapted = PeftModel.from_pretrained(model, str(adapter))
+    if weight != 1.0:
+        for module in adapted.modules():
+            if isinstance(module, LoraLayer):
+                module.set_scale("default", weight)
+    return adapted.merge_and_unload()
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
