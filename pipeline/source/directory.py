@@ -12,13 +12,17 @@ from pipeline.source.select import gguf_parts, select_files
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 
 
-def from_directory(folder: Path, memo: DigestMemo, remote_code: bool = False, allow_pickle: bool = False) -> SourceListing:
+def from_directory(
+    folder: Path, memo: DigestMemo, remote_code: bool = False, allow_pickle: bool = False
+) -> SourceListing:
     """The needed files of a Hugging Face folder. Raises UserError for whatever a person can mend."""
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     gguf_only = [name for name in names if name.endswith(".gguf")]
     if "config.json" not in names and not gguf_only:
-        raise UserError(f"{folder}: no config.json, so this is not a Hugging Face model folder",
-                        "set model.path to the folder that holds config.json")
+        raise UserError(
+            f"{folder}: no config.json, so this is not a Hugging Face model folder",
+            "set model.path to the folder that holds config.json",
+        )
     chosen = select_files(names, lambda name: (folder / name).read_bytes(), str(folder), remote_code, allow_pickle)
     return SourceListing(describe_files(folder, chosen, memo), "", "directory")
 
@@ -38,8 +42,10 @@ def from_path(text: str, memo: DigestMemo, remote_code: bool = False, allow_pick
     if path.is_dir():
         return from_directory(path, memo, remote_code, allow_pickle)
     if not path.exists():
-        raise UserError(f"model.path={text}: there is nothing at {path.absolute()}.{_sibling(path)}",
-                        "set model.path to a model's folder or a .gguf file")
+        raise UserError(
+            f"model.path={text}: there is nothing at {path.absolute()}.{_sibling(path)}",
+            "set model.path to a model's folder or a .gguf file",
+        )
     if path.suffix != ".gguf":
         raise UserError(f"model.path={text} is a file, but not a .gguf", "set model.path to the folder, or to a .gguf")
     return from_gguf(path, memo)
@@ -57,8 +63,10 @@ def refuse_pointer(path: Path) -> None:
     if path.stat().st_size >= 1024:
         return
     if path.read_bytes().startswith(LFS_POINTER):
-        raise UserError(f"{path} is a Git LFS pointer, not the file itself",
-                        f"run: git lfs install && git -C {path.parent} lfs pull")
+        raise UserError(
+            f"{path} is a Git LFS pointer, not the file itself",
+            f"run: git lfs install && git -C {path.parent} lfs pull",
+        )
 
 
 def _sibling(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub, or on any server that speaks its API (HF_ENDPOINT): only the needed files, at a commit."""
+"""Models on the Hugging Face hub, or on any server that speaks its API (HF_ENDPOINT): the needed files, at a commit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _download(
 ) -> tuple[Path, str, list[str], dict[str, str]]:
     """(snapshot folder, commit, names, the hub's sha256 by name where it knows one)."""
     import huggingface_hub
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     endpoint = os.environ.get("HF_ENDPOINT") or None
@@ -58,7 +58,8 @@ def _download(
     size = sum(siblings[name].size or 0 for name in names)
     log.note(f"{repo} at {commit}: {len(names)} files, {size / 1e6:.1f} MB")
     folder = huggingface_hub.snapshot_download(
-        repo, revision=commit, allow_patterns=names, endpoint=endpoint, cache_dir=cache)
+        repo, revision=commit, allow_patterns=names, endpoint=endpoint, cache_dir=cache
+    )
     expected = {name: str(lfs.sha256) for name in names if (lfs := siblings[name].lfs) is not None}
     return Path(folder), commit, names, expected
 
@@ -68,8 +69,10 @@ def _check(listing: SourceListing, expected: Mapping[str, str], repo: str) -> No
     for name, digest in expected.items():
         file = listing.files[name]
         if file.sha256 != digest:
-            raise UserError(f"{repo}: {name} arrived damaged (sha256 {file.sha256[:12]}…, the hub says {digest[:12]}…)",
-                            f"delete {file.path} and run again")
+            raise UserError(
+                f"{repo}: {name} arrived damaged (sha256 {file.sha256[:12]}…, the hub says {digest[:12]}…)",
+                f"delete {file.path} and run again",
+            )
 
 
 @contextmanager
@@ -79,13 +82,18 @@ def _readable_errors(repo: str, revision: str, records: SnapshotRecords) -> Iter
     try:
         yield
     except errors.GatedRepoError as error:
-        raise UserError(f"{repo} is gated: its owner asks you to accept terms first",
-                        "accept them on the model's page, then set HF_TOKEN") from error
+        raise UserError(
+            f"{repo} is gated: its owner asks you to accept terms first",
+            "accept them on the model's page, then set HF_TOKEN",
+        ) from error
     except errors.RepositoryNotFoundError as error:
-        raise UserError(f"the hub knows no model {repo} (or it is private)",
-                        "check model.repo, or set HF_TOKEN for a private one") from error
+        raise UserError(
+            f"the hub knows no model {repo} (or it is private)", "check model.repo, or set HF_TOKEN for a private one"
+        ) from error
     except errors.RevisionNotFoundError as error:
-        raise UserError(f"{repo} has no revision {revision}", "check model.revision (a branch, a tag or a commit)") from error
+        raise UserError(
+            f"{repo} has no revision {revision}", "set model.revision to a branch, tag or commit"
+        ) from error
     except errors.HFValidationError as error:
         raise UserError(f"model.repo={repo} is not a repository's name", "write it as OWNER/NAME") from error
     except errors.RemoteEntryNotFoundError as error:
@@ -101,6 +109,9 @@ def _readable_errors(repo: str, revision: str, records: SnapshotRecords) -> Iter
 def _out_of_reach(repo: str, commit: str, error: Exception) -> UserError:
     endpoint = os.environ.get("HF_ENDPOINT") or "the hub"
     reason = (str(error) or type(error).__name__).splitlines()[0]
-    step = f"say model.revision={commit} to build from the copy here" if commit else "model.path=DIR for a copy on this disk"
-    return UserError(f"{endpoint} is out of reach, so {repo} cannot be fetched ({reason})",
-                     f"check the network, HF_ENDPOINT for a mirror, or {step}")
+    here = f"say model.revision={commit} to build from the copy here"
+    step = here if commit else "model.path=DIR for a copy on this disk"
+    return UserError(
+        f"{endpoint} is out of reach, so {repo} cannot be fetched ({reason})",
+        f"check the network, HF_ENDPOINT for a mirror, or {step}",
+    )

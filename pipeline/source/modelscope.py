@@ -50,16 +50,18 @@ def _download(
         files = {inside(entry["Path"], repo): entry for entry in entries if entry.get("Type") != "tree"}
         commit = _commit(files, revision)
         index = [name for name in files if name.endswith(".index.json")]
-        first = Path(snapshot_download(repo, revision=revision, cache_dir=cache, allow_patterns=index)) if index else Path()
-        names = select_files(files, lambda name: (first / name).read_bytes(), f"{repo}@{revision}", *flags)
+        indices = snapshot_download(repo, revision=revision, cache_dir=cache, allow_patterns=index) if index else ""
+        names = select_files(files, lambda name: Path(indices, name).read_bytes(), f"{repo}@{revision}", *flags)
         log.note(f"{repo} at {commit}: {len(names)} files")
         folder = Path(snapshot_download(repo, revision=revision, cache_dir=cache, allow_patterns=names))
     except UserError:
         raise
     except Exception as error:  # the library raises bare Exceptions, requests' and its own: all mean one thing here
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"ModelScope could not give {repo}@{revision} ({reason})",
-                        "check model.modelscope_repo, model.revision and the network, or use model.path=DIR") from error
+        raise UserError(
+            f"ModelScope could not give {repo}@{revision} ({reason})",
+            "check model.modelscope_repo, model.revision and the network, or use model.path=DIR",
+        ) from error
     return folder, commit, names, {name: files[name]["Sha256"] for name in names if files[name].get("Sha256")}
 
 
@@ -74,6 +76,7 @@ def _library() -> tuple[Any, Any]:
         from modelscope.hub.api import HubApi
         from modelscope.hub.snapshot_download import snapshot_download
     except ImportError as error:
-        raise UserError("model.hub=modelscope needs the modelscope library, which is not installed",
-                        "run: pip install modelscope") from error
+        raise UserError(
+            "model.hub=modelscope needs the modelscope library, which is not installed", "run: pip install modelscope"
+        ) from error
     return HubApi, snapshot_download

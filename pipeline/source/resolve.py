@@ -85,8 +85,13 @@ def _adapter_files(folder: Path, memo: DigestMemo) -> Mapping[str, Any]:
         raise UserError(f"{folder}: no {ADAPTER_CONFIG}, so this is not a PEFT adapter", "set adapter.path to one")
     if not (folder / ADAPTER_WEIGHTS).is_file():
         pickled = (folder / "adapter_model.bin").is_file()
-        raise UserError(f"{folder}: {'only a pickled adapter_model.bin' if pickled else 'no ' + ADAPTER_WEIGHTS}",
-                        f"save the adapter as {ADAPTER_WEIGHTS} (PEFT's save_pretrained does)")
-    present = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, "tokenizer.json", "tokenizer_config.json",
-                                 "added_tokens.json") if (folder / name).is_file()]
+        raise UserError(
+            f"{folder}: {'only a pickled adapter_model.bin' if pickled else 'no ' + ADAPTER_WEIGHTS}",
+            f"save the adapter as {ADAPTER_WEIGHTS} (PEFT's save_pretrained does)",
+        )
+    present = [
+        name
+        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, "tokenizer.json", "tokenizer_config.json", "added_tokens.json")
+        if (folder / name).is_file()
+    ]
     return describe_files(folder, present, memo)

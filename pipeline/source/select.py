@@ -13,11 +13,27 @@ from pipeline.errors import UserError
 INDEX = "model.safetensors.index.json"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 SMALL_FILES = (
-    "config.json", "generation_config.json", "tokenizer*.json", "tokenizer.model", "tokenizer*.model", "*.tiktoken",
-    "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "added_tokens.json", "special_tokens_map.json",
-    "chat_template.jinja", "chat_template.json", "quantize_config.json", "preprocessor_config.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*.json",
+    "tokenizer.model",
+    "tokenizer*.model",
+    "*.tiktoken",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "quantize_config.json",
+    "preprocessor_config.json",
     "processor_config.json",
 )
+# Mistral's own format beside the Hugging Face one, and LoRA weights that were saved into the model's folder.
+NOT_THE_MODEL = ("consolidated", "adapter")
+PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
 GGUF_SPLIT = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 
 
@@ -44,27 +60,32 @@ def _weights(top: list[str], read: Callable[[str], bytes], where: str, allow_pic
         return _indexed(read(INDEX), INDEX, where)
     if "model.safetensors" in top:
         return ["model.safetensors"]
-    others = [name for name in top if name.endswith(".safetensors") and not name.startswith(("consolidated", "adapter"))]
+    others = [name for name in top if name.endswith(".safetensors") and not name.startswith(NOT_THE_MODEL)]
     if len(others) == 1:
         return others
     if others:
-        raise UserError(f"{where}: several .safetensors files and no {INDEX} ({', '.join(others[:3])} …)",
-                        f"add {INDEX}, or keep one file")
+        raise UserError(
+            f"{where}: several .safetensors files and no {INDEX} ({', '.join(others[:3])} …)",
+            f"add {INDEX}, or keep one file",
+        )
     if gguf := [name for name in top if name.endswith(".gguf")]:
         return select_gguf(gguf, where)
-    pickles = [name for name in top if fnmatch.fnmatchcase(name, "pytorch_model*.bin") or name.endswith((".pt", ".pth"))]
-    if pickles:
+    if pickles := [name for name in top if any(fnmatch.fnmatchcase(name, pattern) for pattern in PICKLES)]:
         return _pickled(top, pickles, read, where, allow_pickle)
-    raise UserError(f"{where}: no weights there (model.safetensors, {INDEX} or a .gguf file)",
-                    "point model.path or model.repo at a folder that holds them")
+    raise UserError(
+        f"{where}: no weights there (model.safetensors, {INDEX} or a .gguf file)",
+        "point model.path or model.repo at a folder that holds them",
+    )
 
 
 def _pickled(
     top: list[str], pickles: list[str], read: Callable[[str], bytes], where: str, allow_pickle: bool
 ) -> list[str]:
     if not allow_pickle:
-        raise UserError(f"{where}: the weights are pickles ({pickles[0]}), which can run code when they are opened",
-                        "convert them to safetensors, or say model.allow_pickle=true (they are then read without running any)")
+        raise UserError(
+            f"{where}: the weights are pickles ({pickles[0]}), which can run code when they are opened",
+            "convert them to safetensors, or say model.allow_pickle=true",
+        )
     if PICKLE_INDEX in top:
         return _indexed(read(PICKLE_INDEX), PICKLE_INDEX, where)
     if len(pickles) > 1 and "pytorch_model.bin" not in pickles:
@@ -77,8 +98,9 @@ def select_gguf(names: Collection[str], where: str) -> list[str]:
     first = sorted(names)[0]
     family = gguf_parts(first) or [first]
     if set(names) - set(family):
-        raise UserError(f"{where}: several GGUF files ({', '.join(sorted(names)[:3])} …)",
-                        "name one with model.path=FILE.gguf")
+        raise UserError(
+            f"{where}: several GGUF files ({', '.join(sorted(names)[:3])} …)", "name one with model.path=FILE.gguf"
+        )
     return family
 
 

@@ -1,4 +1,4 @@
-"""What a hub's repository at a commit was found to hold: a record, so that a pinned model needs no hub a second time."""
+"""Records of what hubs' repositories held at a commit: a pinned model needs no hub a second time."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class SnapshotRecords:
     def find(self, commit: str, memo: DigestMemo) -> SourceListing | None:
         """The listing at `commit` if it was recorded and every file still lies there; else None."""
         record = self._read(commit)
-        if not isinstance(record.get("names"), list) or not isinstance(record.get("folder"), str):
+        names, place = record.get("names"), record.get("folder")
+        if not isinstance(names, list) or not isinstance(place, str):
             return None
-        folder = Path(record["folder"])
-        if not all((folder / name).is_file() for name in record["names"]):
+        folder = Path(place)
+        if not all((folder / name).is_file() for name in names):
             return None
-        return SourceListing(describe_files(folder, record["names"], memo), commit, self._hub)
+        return SourceListing(describe_files(folder, names, memo), commit, self._hub)
 
     def write(self, branch: str, commit: str, folder: Path, names: list[str]) -> None:
         """Record the snapshot, and that `branch` stood at `commit`."""

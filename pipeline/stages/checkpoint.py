@@ -1,0 +1,61 @@
+"""The `checkpoint` stage: a Hugging Face folder without weights, whatever the source was, and what its tensors are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.build.stage import Input, Log, Stage
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
+
+STAGE = Stage(
+    name="checkpoint",
+    module="pipeline.stages.checkpoint",
+    inputs=(Input("source"), Input("adapter")),
+    config=("adapter.mode", "adapter.weight"),
+    tools=("gguf", "ml_dtypes", "numpy"),
+    in_process=True,
+)
+
+
+def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
+    """Write config.json, generation and tokenizer files, tensors.json and small.safetensors (docs/architecture.md)."""
+    from pipeline.checkpoint.open import gguf_files, open_checkpoint
+    from pipeline.checkpoint.small import write_small
+
+    source = inputs["source"]
+    checkpoint = open_checkpoint(source)
+    if files := gguf_files(source):
+        _from_gguf(files[0], {name: tensor.shape for name, tensor in checkpoint.items()}, out)
+    else:
+        _copy_small_files(source, out)
+    table = {name: {"shape": list(tensor.shape), "dtype": tensor.dtype} for name, tensor in checkpoint.items()}
+    _write_json(out / "tensors.json", {"tensors": table})
+    count = write_small(checkpoint, out / "small.safetensors")
+    log.note(f"{len(table)} tensors, {count} of them small")
+
+
+def _copy_small_files(source: Path, out: Path) -> None:
+    for path in sorted(source.iterdir()):
+        if path.is_file() and not path.name.endswith(WEIGHTS):
+            shutil.copyfile(path, out / path.name)
+
+
+def _from_gguf(path: Path, shapes: Mapping[str, tuple[int, ...]], out: Path) -> None:
+    from pipeline.checkpoint.gguf_config import config_from_gguf, generation_config_from_gguf
+    from pipeline.checkpoint.gguf_header import read_header
+    from pipeline.checkpoint.gguf_tokenizer import tokenizer_config_from_gguf, tokenizer_from_gguf
+
+    metadata = read_header(path).metadata
+    _write_json(out / "config.json", config_from_gguf(metadata, shapes))
+    _write_json(out / "generation_config.json", generation_config_from_gguf(metadata))
+    _write_json(out / "tokenizer.json", tokenizer_from_gguf(metadata))
+    _write_json(out / "tokenizer_config.json", tokenizer_config_from_gguf(metadata))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

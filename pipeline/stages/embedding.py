@@ -1,0 +1,148 @@
+"""The `embedding` stage: the token table as the engine reads it from the disk, or a word that the lm_head serves as it.
+
+Formats (MNN: diskembedding.cpp): bf16 rows, little-endian, no header; or packed codes of all rows, followed by float32
+pairs [zero, scale] per row and block, w = (u − 2^(bits−1))·scale + zero, 4-bit codes high nibble first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pipeline.build.stage import Input, Log, Stage
+from pipeline.errors import StageFailed, UserError
+
+if TYPE_CHECKING:
+    from pipeline.checkpoint.tensor import Array, Checkpoint
+
+# Values that are handled at a time; 4 bytes each in float32.
+PIECE = 1 << 20
+
+STAGE = Stage(
+    name="embedding",
+    module="pipeline.stages.embedding",
+    inputs=(
+        Input("source"),
+        Input("checkpoint", ("tensors.json",)),
+        Input("graph", ("layout.json",)),
+        Input("adapter"),
+    ),
+    config=(
+        "embedding.mode",
+        "embedding.bits",
+        "quant.bits",
+        "quant.lm_bits",
+        "quant.block",
+        "quant.lm_block",
+        "quant.rules",
+        "adapter.mode",
+        "adapter.weight",
+    ),
+    tools=("gguf", "ml_dtypes", "numpy"),
+)
+
+
+def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
+    """Write embedding.json, and the table itself unless the lm_head's rows are used."""
+    from pipeline.checkpoint import open_checkpoint
+    from pipeline.checkpoint.tied import embedding_mode
+
+    layout = json.loads((inputs["graph"] / "layout.json").read_text())
+    if embedding_mode(config, layout) == "tied":
+        facts: dict[str, Any] = {"mode": "tied"}
+    else:
+        checkpoint = open_checkpoint(inputs["source"])
+        bits = int((config.get("embedding") or {}).get("bits") or 16)
+        facts = write_table(checkpoint, layout["embedding"], bits, _block(config, layout, bits), out, log)
+    (out / "embedding.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+
+def write_table(
+    checkpoint: Checkpoint, embedding: Mapping[str, Any], bits: int, block: int, out: Path, log: Log
+) -> dict[str, Any]:
+    """Write the rows of `embedding` ("parts", "rows", "columns") at 16, 8 or 4 bits; the contents of embedding.json.
+
+    block: inputs per scale, 0 for one scale per row.
+    """
+    rows, columns = int(embedding["rows"]), int(embedding["columns"])
+    name = f"embeddings_{'bf16' if bits == 16 else f'int{bits}'}.bin"
+    facts: dict[str, Any] = {"mode": "separate", "file": name, "bits": bits, "rows": rows, "columns": columns}
+    pieces = _pieces(checkpoint, embedding, log)
+    with (out / name).open("wb") as file:
+        if bits == 16:
+            _write_bf16(file, pieces)
+            return facts
+        alpha = _write_codes(file, pieces, bits, block or columns)
+        facts |= {"block": block, "weight_offset": 0, "alpha_offset": file.tell(), "alpha_dtype": "fp32"}
+        facts["alpha_size"] = sum(file.write(part.tobytes()) for part in alpha)
+    return facts
+
+
+def _block(config: Mapping[str, Any], layout: Mapping[str, Any], bits: int) -> int:
+    if bits not in (16, 8, 4):
+        raise UserError(f"embedding.bits={bits}: the engine reads tables of 16, 8 or 4 bits", "use one of them")
+    quant = config.get("quant") or {}
+    block = int(quant.get("block") or 0) if quant.get("lm_block") is None else int(quant["lm_block"])
+    columns = int(layout["embedding"]["columns"])
+    if bits != 16 and block and columns % block:
+        raise UserError(f"quant.lm_block={block} does not divide the embedding's {columns} columns", "change it")
+    return block
+
+
+def _pieces(checkpoint: Checkpoint, embedding: Mapping[str, Any], log: Log) -> Iterator[Array]:
+    """The table's rows as float32, some at a time, part after part."""
+    import numpy as np
+
+    total, done = int(embedding["rows"]), 0
+    step = max(1, PIECE // int(embedding["columns"]))
+    for part in embedding["parts"]:
+        first, last = _rows(checkpoint, part)
+        for start in range(first, last, step):
+            stop = min(last, start + step)
+            values = checkpoint[part["tensor"]].read(start, stop).astype(np.float32, copy=False)
+            yield values * np.float32(part.get("scale", 1.0))
+            done += stop - start
+            log.progress(done, total, "embedding rows")
+    if done != total:
+        raise StageFailed(f"the embedding's parts have {done} rows, layout.json says {total}")
+
+
+def _rows(checkpoint: Checkpoint, part: Mapping[str, Any]) -> tuple[int, int]:
+    if part.get("index") is not None or part.get("transpose") or part.get("deinterleave"):
+        raise StageFailed(f"the embedding's part {part['tensor']} is not a plain run of rows")
+    if part["tensor"] not in checkpoint:
+        raise StageFailed(f"the checkpoint has no tensor {part['tensor']}", "check that the model's files are complete")
+    first, last = part.get("rows") or (0, checkpoint[part["tensor"]].shape[0])
+    return int(first), int(last)
+
+
+def _write_bf16(file: BinaryIO, pieces: Iterator[Array]) -> None:
+    import ml_dtypes
+
+    for values in pieces:
+        file.write(values.astype(ml_dtypes.bfloat16).tobytes())  # rounds to nearest, ties to even
+
+
+def _write_codes(file: BinaryIO, pieces: Iterator[Array], bits: int, block: int) -> list[Array]:
+    """Write packed codes; return float32 [rows, blocks, 2] of (zero, scale) per piece, which come after all codes."""
+    alpha = []
+    for values in pieces:
+        codes, pairs = quantise_rows(values, bits, block)
+        file.write((codes if bits == 8 else codes[:, 0::2] << 4 | codes[:, 1::2]).tobytes())
+        alpha.append(pairs)
+    return alpha
+
+
+def quantise_rows(values: Array, bits: int, block: int) -> tuple[Array, Array]:
+    """(uint8 codes [rows, columns], float32 pairs [rows, columns/block, 2] of zero and scale), asymmetric min/max."""
+    import numpy as np
+
+    blocks = values.reshape(len(values), -1, block)
+    low, high = blocks.min(axis=2), blocks.max(axis=2)
+    scale = (high - low) / np.float32(2**bits - 1)
+    safe = np.where(scale > 0, scale, np.float32(1))
+    codes = np.rint((blocks - low[..., None]) / safe[..., None]).clip(0, 2**bits - 1).astype(np.uint8)
+    zero = low + scale * np.float32(2 ** (bits - 1))
+    return codes.reshape(values.shape), np.stack([zero, scale], axis=2)
