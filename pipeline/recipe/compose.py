@@ -1,8 +1,8 @@
 """Overrides → recipes: Hydra parses and composes, the dataclasses check. hydra is imported when `compose` is called.
 
 `hydra.compose()` takes 77–97 ms for each recipe, nearly all of it for Hydra's own `hydra:` node. The lean path leaves
-that node out (8 ms); it uses internals that Hydra may move, so it falls back to the public way, and a test holds the two
-equal.
+that node out (8 ms); it uses internals that Hydra may move, so it falls back to the public way, and a test holds the
+two equal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.recipe import naming, paths, typed, validate
 from pipeline.recipe.conf import GROUPS, SHIPPED, conf_dirs, options, unknown_option
-from pipeline.recipe.overrides import prepare, split
+from pipeline.recipe.overrides import is_text, prepare, quote, split
 from pipeline.recipe.schema import Recipe
 
 CONFIG_NAME = "config"
@@ -50,7 +50,7 @@ class Composed:
 def compose(overrides: Sequence[str], folders: Sequence[Path] | None = None, cwd: Path | None = None) -> list[Composed]:
     """Every recipe of a request, sweeps expanded in order. Relative paths in overrides start at `cwd`.
 
-    Raises UserError: unknown group option, key or type, bad grammar, an impossible combination, two recipes of one name.
+    Raises UserError: unknown option, key or type, bad grammar, an impossible combination, two recipes of one name.
     """
     prepared = prepare(overrides)
     loader = _Loader(list(folders) if folders is not None else conf_dirs())
@@ -66,8 +66,11 @@ def _finish(loader: _Loader, job: list[str], cwd: Path, baselines: dict[tuple[st
     recipe = _checked(raw, choices)
     recipe.name = recipe.name or naming.product_name(recipe, _difference(loader, job, recipe, baselines))
     naming.refuse_bad_name(recipe.name)
+    explicit = {split(text)[0] for text in job}
+    if recipe.model.path and "model.hub" not in explicit:
+        recipe.model.hub = "local"  # a path that is given is what the person means, whatever the model's YAML says
     paths.make_absolute(recipe, cwd)
-    validate.apply_target(recipe, {split(text)[0] for text in job})
+    validate.apply_target(recipe, explicit)
     validate.validate(recipe)
     shown = tuple(text.removeprefix("++") for text in job)
     return Composed(typed.plain(recipe), shown, choices, tuple(validate.notes(recipe)))
@@ -181,7 +184,10 @@ def _swept(override: Any) -> list[str]:
     if not override.is_sweep_override():
         return [str(override.get_value_element_as_str())]
     if not override.is_discrete_sweep():
-        raise UserError(f"'{override.input_line}': a sweep needs separate values", "use a,b or range(start,stop,step)")
+        line = override.input_line.removeprefix("++")
+        raise UserError(f"'{line}': a sweep needs separate values", "use a,b or range(start,stop,step)")
+    if is_text(override.key_or_group):  # choice() drops its elements' quotes, and text would be read as numbers again
+        return [quote(str(getattr(element, "text", element))) for element in override.sweep_iterator()]
     return list(override.sweep_string_iterator())
 
 
@@ -206,7 +212,7 @@ class translated:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        import yaml
+        import yaml  # type: ignore[import-untyped]
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 

@@ -11,15 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.errors import UserError, nearest
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "conf"
 GROUPS = ("model", "quant", "adapter", "target", "embedding", "verify")
-
-_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def conf_dirs(environ: str | None = None) -> list[Path]:
@@ -28,7 +24,7 @@ def conf_dirs(environ: str | None = None) -> list[Path]:
     mine = [Path(part).expanduser().resolve() for part in given.split(os.pathsep) if part]
     for folder in mine:
         if not folder.is_dir():
-            raise UserError(f"PIPELINE_CONF names a folder that is not there: {folder}", "create it or unset PIPELINE_CONF")
+            raise UserError(f"PIPELINE_CONF names a folder that is not there: {folder}", "create or unset it")
     return [*mine, SHIPPED]
 
 
@@ -62,15 +58,17 @@ def option_file(group: str, name: str, folders: Sequence[Path]) -> Path:
 def unknown_option(group: str, name: str, known: Any) -> UserError:
     """The error for `group=name` when there is no such option."""
     names = sorted(known)
-    shown = ", ".join(names) if len(names) <= 16 else f"doit {group}s" if group in ("model", "quant") else ", ".join(names)
-    step = f"list them: {shown}" if shown.startswith("doit ") else f"known: {shown}"
+    step = f"known: {', '.join(names)}" if len(names) <= 16 else f"list them: doit {group}s"
     return UserError(f"unknown {group} '{name}'.{nearest(name, names)}", step)
 
 
 def read_yaml(file: Path) -> Any:
     """The plain content of a YAML file. Raises UserError with the line of a syntax error."""
+    import yaml  # type: ignore[import-untyped]
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.load(file.read_text("utf-8"), Loader=_Loader)
+        return yaml.load(file.read_text("utf-8"), Loader=loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""

@@ -78,7 +78,8 @@ def refuse_bad_name(name: str) -> None:
     """Raises UserError for a name that is no folder of its own under artifacts/ ("..", "a/b", ".cache", "a=b")."""
     if not _ALLOWED.fullmatch(name):
         raise UserError(
-            f"name={name} cannot name a product's folder", "use letters, digits, '.', '_', '+' and '-', a letter or digit first"
+            f"name={name} cannot name a product's folder",
+            "use letters, digits, '.', '_', '+' and '-', beginning with a letter or a digit",
         )
 
 
@@ -90,6 +91,7 @@ def refuse_collisions(named: Sequence[tuple[str, Sequence[str]]]) -> None:
         if folded in seen:
             first, second = " ".join(seen[folded]), " ".join(overrides)
             raise UserError(
-                f"two recipes would both write artifacts/{name}: [{first}] and [{second}]", "leave name= out of the sweep"
+                f"two recipes would both write artifacts/{name}: [{first}] and [{second}]",
+                "leave name= out of the sweep",
             )
         seen[folded] = overrides

@@ -21,6 +21,7 @@ from pipeline.runtime.keys import KEYS
 _KEY = re.compile(r"(?P<prefix>\+\+|\+|~)?(?P<key>[^=]*)")
 _SWEEP = re.compile(r"(choice|shuffle|sort)\((?P<inner>.*)\)$", re.DOTALL)
 _LITERAL = re.compile(r"glob\(|range\(|interval\(|\$\{")
+_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
 
 
 def prepare(overrides: Sequence[str]) -> list[str]:
@@ -85,9 +86,18 @@ def elements(value: str) -> list[str]:
 
 def _quote(element: str) -> str:
     text = element.strip()
-    if re.fullmatch(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", text) or _LITERAL.match(text):
+    if _QUOTED.fullmatch(text) or _LITERAL.match(text):
         return text
-    body = text.replace("'", "\\'")
-    # Backslashes count only before the closing quote: Hydra's grammar halves them there and nowhere else.
-    tail = len(body) - len(body.rstrip("\\"))
-    return f"'{body}{chr(92) * tail}'"
+    return quote(text)
+
+
+def quote(text: str) -> str:
+    """`text` in single quotes of the override grammar, where only a quote, and backslashes before one, are escaped."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{chr(92) * trailing}'"
+
+
+def is_text(key: str) -> bool:
+    """Whether the recipe key (without prefix) holds text."""
+    return key not in GROUPS and _kind(key) is str

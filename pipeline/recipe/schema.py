@@ -55,7 +55,7 @@ class Rule:
 
 @dataclass
 class Calibration:
-    """The text that calibrated algorithms look at. text: "pydoc" (carried by every Python), "self", or a file's path."""
+    """The text that calibrated algorithms look at. text: "pydoc" (in every Python), "self", or a file's path."""
 
     text: str = "pydoc"
     sequences: int = 16
@@ -110,9 +110,9 @@ class TargetGraph:
 class Target:
     """The engine and device that the product is for.
 
-    runtime: what config.json says, key by key. engine: the oldest version that must run the product. tie_embeddings: how
-    a tied embedding's place is written, "dict" (3.6.0 on) or "list" (any). bits: widths that the target runs at all;
-    fast_bits: those with kernels of their own. requires: what the engine must have been built with, for the manifest.
+    runtime: what config.json says, key by key. engine: the oldest version that must run the product. tie_embeddings:
+    how a tied embedding's place is written, "dict" (3.6.0 on) or "list" (any). bits: widths that the target runs at
+    all; fast_bits: those with kernels of their own. requires: what the engine must have been built with.
     """
 
     name: str = ""

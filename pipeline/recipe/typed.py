@@ -32,10 +32,11 @@ def build(cls: type[T], data: Any, where: str = "") -> T:
     """
     if not isinstance(data, Mapping):
         raise UserError(f"{where or 'the recipe'} must be a mapping of keys, not {data!r}")
-    known = hints(cls)
+    known = hints(cls)  # type: ignore[arg-type]
     for key in data:
         if key not in known:
-            raise UserError(f"unknown key '{join(where, str(key))}'.{nearest(str(key), known)}", f"known: {', '.join(known)}")
+            name = join(where, str(key))
+            raise UserError(f"unknown key '{name}'.{nearest(str(key), known)}", f"known: {', '.join(known)}")
     return cls(**{key: convert(known[key], value, join(where, key)) for key, value in data.items()})
 
 
@@ -128,7 +129,7 @@ def _step(kind: Any, part: str) -> Any:
 def leaves(cls: type, prefix: str = "") -> list[str]:
     """Dotted paths of every key below the dataclass `cls`, in declaration order, parents before children."""
     found: list[str] = []
-    for spec in fields(cls):  # type: ignore[arg-type]
+    for spec in fields(cls):
         path = join(prefix, spec.name)
         found.append(path)
         kind = hints(cls)[spec.name]

@@ -128,14 +128,18 @@ def _blocks(quant: Quant) -> Iterator[tuple[str, int]]:
 def _check_bits(recipe: Recipe, where: str, bits: int) -> None:
     if bits not in recipe.target.bits:
         allowed = ", ".join(str(width) for width in recipe.target.bits)
-        raise UserError(f"{where}={bits}: target '{recipe.target.name}' runs {allowed} bits only")
+        near = min(recipe.target.bits, key=lambda width: abs(width - bits), default=bits)
+        raise UserError(
+            f"{where}={bits}: target '{recipe.target.name}' runs {allowed} bits only", f"try {where}={near}"
+        )
 
 
 def _check_block(where: str, block: int) -> None:
     if block != 0 and (block < BLOCK_STEP or block % BLOCK_STEP):
         near = max(BLOCK_STEP, round(block / BLOCK_STEP) * BLOCK_STEP)
         raise UserError(
-            f"{where}={block} must be 0 (one scale per output channel) or a multiple of {BLOCK_STEP}", f"try {where}={near}"
+            f"{where}={block} must be 0 (one scale per output channel) or a multiple of {BLOCK_STEP}",
+            f"try {where}={near}",
         )
 
 
@@ -154,7 +158,7 @@ def _check_embedding(recipe: Recipe) -> None:
         raise UserError(f"embedding.bits must be 4, 8 or 16, not {embedding.bits}")
     if embedding.mode == "tied" and head not in EMBEDDING_BITS:
         raise UserError(
-            f"embedding=tied shares the head's {head}-bit rows, and the engine reads embeddings of 4, 8 or 16 bits only",
+            f"embedding=tied shares the head's {head}-bit rows, but the engine reads 4, 8 or 16 bits there only",
             "set quant.lm_bits=8 or embedding=separate",
         )
 
@@ -225,8 +229,11 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def input_sizes(text: Mapping[str, Any]) -> dict[str, int]:
-    """Names and lengths of the axes that blocks cut: the inputs of the decoder's linears, as far as config.json tells."""
-    names = {"hidden_size": ("hidden_size", "n_embd", "d_model"), "intermediate_size": ("intermediate_size", "ffn_dim", "n_inner")}
+    """Names and lengths of the axes that blocks cut: inputs of the decoder's linears, as far as config.json tells."""
+    names = {
+        "hidden_size": ("hidden_size", "n_embd", "d_model"),
+        "intermediate_size": ("intermediate_size", "ffn_dim", "n_inner"),
+    }
     sizes = {
         name: value
         for name, keys in names.items()

@@ -13,7 +13,14 @@ from pipeline.runtime.retired import RETIRED
 
 NEWEST = "3.6.1"
 
-_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list", dict: "an object"}
+_TYPES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
 
 _MLLM = ("backend_type", "thread_num", "precision", "memory", "power")
 
@@ -38,7 +45,7 @@ def check_key(name: str, value: Any, engine: str = NEWEST) -> list[str]:
 def check_value(key: Key, value: Any) -> list[str]:
     """What is wrong with `value` for `key`: type, bounds, choices, elements."""
     if key.name == "tie_embeddings" and isinstance(value, list):
-        return [] if _is_tie_list(value) else ["tie_embeddings: a list must be five or six whole numbers, none negative"]
+        return [] if _is_tie_list(value) else ["tie_embeddings: a list must be five or six whole numbers from 0 on"]
     if not _is_a(key.type, value):
         return [f"{key.name} must be {_TYPES[key.type]}, not {value!r}"]
     if key.type is list:
@@ -56,7 +63,8 @@ def _is_a(kind: type, value: Any) -> bool:
 
 def _check_scalar(key: Key, value: Any) -> list[str]:
     if key.choices and value not in key.choices:
-        return [f"{key.name} must be one of {', '.join(str(choice) or '(empty)' for choice in key.choices)}, not {value!r}"]
+        known = ", ".join(str(choice) or "(empty)" for choice in key.choices)
+        return [f"{key.name} must be one of {known}, not {value!r}"]
     if key.minimum is not None and value < key.minimum:
         return [f"{key.name} must be at least {key.minimum:g}{_unit(key)}, not {value}"]
     if key.maximum is not None and value > key.maximum:
@@ -166,7 +174,7 @@ def modernised(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             continue
         new = _successor_value(retired.successor, dict(retired.values), name, value)
         if fresh.get(retired.successor, values.get(retired.successor, new)) != new:
-            raise UserError(f"{name}={value} and {retired.successor} contradict each other", f"keep {retired.successor}")
+            raise UserError(f"{name}={value} and {retired.successor} contradict", f"keep {retired.successor}")
         fresh[retired.successor] = new
         notes.append(f"{name}={value} became {retired.successor}={new}")
     return fresh, notes

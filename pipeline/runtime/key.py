@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 File = Literal["config", "llm_config"]
+Kind = type
 
 OLDEST = "3.4.0"
 """The oldest wheel that has the language model module at all; `since` of a key that was there from the start."""
@@ -16,13 +17,13 @@ class Key:
     """One key.
 
     type: int, float, bool, str, list or dict, as JSON has them (an int is welcome where a float is asked).
-    default: what engine 3.6.1 uses when the key is absent. file: where a product carries it (the engine reads both files,
-    and llm_config.json wins). minimum, maximum: bounds, both allowed. choices: the only values. item: type of a list's
+    default: what engine 3.6.1 uses when the key is absent. file: where a product carries it (the engine reads both
+    files, and llm_config.json wins). minimum, maximum: bounds, both allowed. choices: the only values. item: type of a list's
     elements. path: the value is a file name below the product's folder. since: first engine version that reads it.
     """
 
     name: str
-    type: type
+    type: Kind
     default: Any
     meaning: str
     unit: str = ""
@@ -30,7 +31,7 @@ class Key:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[Any, ...] = ()
-    item: type | None = None
+    item: Kind | None = None
     length: int | None = None
     path: bool = False
     since: str = OLDEST

@@ -16,11 +16,12 @@ FILES = (
     Key("visual_model", str, "visual.mnn", "the vision encoder", path=True),
     Key("audio_model", str, "audio.mnn", "the audio encoder", path=True),
     Key("npu_model_dir", str, "", "folder of models compiled for a neural processor", path=True),
-    Key("use_mmap", bool, False, "write weights to tmp_path and map them, so that they need not stay in memory; the cache "
-        "file knows nothing of the model: one tmp_path for each product"),
+    Key("use_mmap", bool, False, "write weights to tmp_path and map them, so that they need not stay in memory; the "
+        "cache file knows nothing of the model: one tmp_path for each product"),
     Key("use_cached_mmap", bool, True, "use the mapped file again at the next load"),
     Key("mmap_size", int, 1024, "size of one mapped file", "MB", minimum=1, maximum=1 << 20, since="3.5.0"),
     Key("kvcache_mmap", bool, False, "keep the KV cache in mapped files below tmp_path"),
-    Key("tmp_path", str, "", "folder for mapped files and kernel caches; from the process's own folder, not the product's"),
+    Key("tmp_path", str, "", "folder for mapped files and kernel caches; from the process's own folder, not the "
+        "product's"),
     Key("prefix_cache_path", str, "prefixcache", "folder of saved prefixes"),
 )

@@ -12,8 +12,8 @@ GENERATION = (
     Key("max_all_tokens", int, 2048, "stored by the engine, enforced nowhere", "tokens", minimum=1, maximum=1 << 24),
     Key("reuse_kv", bool, False, "keep the KV cache between the turns of a chat"),
     Key("prompt_cache", bool, False, "keep the prefix that two chats share (chat interface only)", since="3.5.0"),
-    Key("all_logits", bool, False, "logits of every prompt token instead of the last; never while generating: the first "
-        "token would be sampled from position 0"),
+    Key("all_logits", bool, False, "logits of every prompt token instead of the last; never while generating: the "
+        "first token would be sampled from position 0"),
     Key("hidden_states", bool, False, "ask the graph for hidden_states as well"),
     Key("timeout_ms", int, -1, "give up an answer after this time, -1 never; the engine takes no call after that",
         "ms", minimum=-1, maximum=1 << 31, since="3.5.0"),
@@ -45,7 +45,8 @@ SAMPLING = (
         maximum=100.0, since="3.5.0"),
     Key("penalty", float, 1.0, "repetition_penalty for engines before 3.5; repetition_penalty wins", minimum=0.0,
         maximum=100.0),
-    Key("presence_penalty", float, 0.0, "taken from the logits of tokens that came before", minimum=-100.0, maximum=100.0,
+    Key("presence_penalty", float, 0.0, "taken from the logits of tokens that came before", minimum=-100.0,
+        maximum=100.0,
         since="3.5.0"),
     Key("frequency_penalty", float, 0.0, "taken from the logits of tokens for each time that they came",
         minimum=-100.0, maximum=100.0, since="3.5.0"),
@@ -54,17 +55,20 @@ SAMPLING = (
     Key("n_gram", int, 8, "longest repeated run that the penalty sees", "tokens", minimum=1, maximum=1024),
     Key("ngram_factor", float, 1.0, "how much more a longer repeated run costs, 1 off", minimum=0.0, maximum=100.0),
     Key("penalty_sampler", str, "greedy", "how a single penalty sampler chooses", choices=("greedy", "temperature")),
-    Key("logit_bias", dict, {}, "token id (as text) → number added to its logit; sampler_type mixed only", since="3.5.0"),
+    Key("logit_bias", dict, {}, "token id (as text) → number added to its logit; sampler_type mixed only",
+        since="3.5.0"),
     Key("banned_tokens", list, [], "token ids never to choose; sampler_type mixed only", item=int, minimum=0,
         since="3.5.0"),
 )
 
 SPECULATIVE = (
-    Key("speculative_type", str, "", "how tokens are drafted; mtp, eagle and dflash need models of their own beside llm.mnn",
+    Key("speculative_type", str, "", "how tokens are drafted; mtp, eagle and dflash need models of their own "
+        "beside llm.mnn",
         choices=("", "lookahead", "mtp", "eagle", "dflash")),
     Key("draft_predict_length", int, 3, "tokens drafted at once", "tokens", minimum=1, maximum=64),
     Key("draft_match_strictness", str, "low", "how surely lookahead must match", choices=("low", "medium", "high")),
-    Key("draft_selection_rule", str, "freqxlen", "which of several drafts lookahead takes", choices=("freqxlen", "fcfs")),
+    Key("draft_selection_rule", str, "freqxlen", "which of several drafts lookahead takes", choices=("freqxlen",
+        "fcfs")),
     Key("ngram_match_maxlen", int, 4, "longest history that lookahead matches", "tokens", minimum=1, maximum=64),
     Key("ngram_update", bool, False, "lookahead learns from what was decoded"),
     Key("lookup_file", str, "lookup_file.txt", "text that lookahead knows beforehand", path=True),

@@ -20,14 +20,16 @@ MODEL = (
     Key("attn_scale", float, 0.0, "attention scale for all layers, 0 = 1/sqrt(head size)", file="llm_config",
         minimum=0.0, maximum=1e6, since="3.6.0"),
     Key("tie_embeddings", dict, {}, "where the embedding's quantised rows lie in llm_weight (or embedding_file): "
-        "weight_offset, alpha_offset, alpha_size, quant_bit, quant_block, alpha_dtype; before 3.6.0 a list of the first "
-        "five, scales then in fp32", file="llm_config"),
-    Key("jinja", dict, {}, "chat_template, eos, context (3.4 reads bos as well; later engines take bos from the tokenizer)",
+        "weight_offset, alpha_offset, alpha_size, quant_bit, quant_block, alpha_dtype; before 3.6.0 a list of the "
+        "first five, scales then in fp32", file="llm_config"),
+    Key("jinja", dict, {}, "chat_template, eos, context (3.4 reads bos as well; later engines take bos from the "
+        "tokenizer)",
         file="llm_config"),
     Key("ple_embed_file", str, "", "per-layer embeddings (Gemma 4)", file="llm_config", path=True, since="3.6.0"),
     Key("ple_embed_dim", int, 0, "their width", file="llm_config", minimum=0, maximum=1 << 24, since="3.6.0"),
     Key("ple_embed_scale", float, 1.0, "their scale", file="llm_config", minimum=0.0, maximum=1e6, since="3.6.0"),
-    Key("ple_quant", list, [], "their quantisation, as tie_embeddings' list", file="llm_config", item=int, since="3.6.0"),
+    Key("ple_quant", list, [], "their quantisation, as tie_embeddings' list", file="llm_config", item=int,
+        since="3.6.0"),
     Key("load_disk_embedding_only", bool, False, "an embedding model's session without its graph", file="llm_config"),
 )
 
@@ -36,11 +38,14 @@ _VISION = (
     Key("has_deepstack", bool, False, "the vision encoder feeds several layers", file="llm_config"),
     Key("image_size", int, 448, "side of the square that an image becomes", "pixels", file="llm_config", minimum=1,
         maximum=1 << 16),
-    Key("image_size_unit", int, 1, "a side is a multiple of this", "pixels", file="llm_config", minimum=1, maximum=1 << 16),
-    Key("image_max_size", int, 2048, "longest side before tiling", "pixels", file="llm_config", minimum=1, maximum=1 << 16),
+    Key("image_size_unit", int, 1, "a side is a multiple of this", "pixels", file="llm_config", minimum=1,
+        maximum=1 << 16),
+    Key("image_max_size", int, 2048, "longest side before tiling", "pixels", file="llm_config", minimum=1,
+        maximum=1 << 16),
     Key("image_mean", list, [], "mean to take off, × 255", file="llm_config", item=float, length=3),
     Key("image_norm", list, [], "factor after that, 1 / (255 × deviation)", file="llm_config", item=float, length=3),
-    Key("image_pad", int, 151655, "token that stands for a piece of an image", file="llm_config", minimum=0, maximum=_HUGE),
+    Key("image_pad", int, 151655, "token that stands for a piece of an image", file="llm_config", minimum=0,
+        maximum=_HUGE),
     Key("vision_start", int, 151652, "token before an image", file="llm_config", minimum=0, maximum=_HUGE),
     Key("vision_end", int, 151653, "token after an image", file="llm_config", minimum=0, maximum=_HUGE),
     Key("vision_slice_start_id", int, 111, "token before a tile", file="llm_config", minimum=0, maximum=_HUGE),
@@ -58,8 +63,10 @@ _AUDIO = (
         choices=("whisper", "conformer", "usm"), since="3.5.0"),
     Key("audio_pad", int, 151646, "token that stands for a piece of sound", file="llm_config", minimum=0, maximum=_HUGE,
         since="3.5.0"),
-    Key("audio_start", int, -1, "token before sound, -1 none", file="llm_config", minimum=-1, maximum=_HUGE, since="3.6.0"),
-    Key("audio_end", int, -1, "token after sound, -1 none", file="llm_config", minimum=-1, maximum=_HUGE, since="3.6.0"),
+    Key("audio_start", int, -1, "token before sound, -1 none", file="llm_config", minimum=-1, maximum=_HUGE,
+        since="3.6.0"),
+    Key("audio_end", int, -1, "token after sound, -1 none", file="llm_config", minimum=-1, maximum=_HUGE,
+        since="3.6.0"),
 )
 
 _SPEECH = (

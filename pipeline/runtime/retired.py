@@ -8,7 +8,8 @@ _TEMPLATE = "engine 3.6.1 ignores it: the chat template is jinja.chat_template, 
 _SPLIT = "models split into block files are gone: the graph is one file, llm_model"
 
 _RETIRED = (
-    Retired("quant_qkv", "0 float, 1 key int8, 3 and 4 key and value int8 (the fp8 value cache is gone)", "attention_mode",
+    Retired("quant_qkv", "0 float, 1 key int8, 3 and 4 key and value int8 (the fp8 value cache is gone)",
+        "attention_mode",
             ((0, 8), (1, 9), (3, 10), (4, 10))),
     Retired("prompt_template", _TEMPLATE),
     Retired("chat_template", _TEMPLATE),

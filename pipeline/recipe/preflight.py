@@ -1,0 +1,107 @@
+"""What a recipe will cost, estimated before any work, and a refusal when the disk cannot hold it.
+
+The sizes are arithmetic on the parameters and bits. Memory and time are rough (the constants say where they come from):
+they are for a person's eye and for the scheduler's budget, no contract.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.recipe.quants import bits_per_weight
+from pipeline.recipe.schema import Recipe
+from pipeline.recipe.validate import head_bits
+
+GB = 1 << 30
+
+# The export's own peak: torch and transformers tracing on the meta device, which no weight ever enters (SmolLM2 and a
+# 7B shape differ by what the ONNX graph holds, some kilobytes an op).
+BASE_MEMORY = 450 << 20
+# One row block of the weight pass and its staging, per billion parameters up to the largest row that models have.
+MEMORY_PER_BILLION = 80 << 20
+# Slack that a file system needs to stay usable.
+DISK_SLACK = 256 << 20
+# Tracing, converting and linking; then the weight pass at the speed of reading, quantising and writing.
+BASE_SECONDS = 7.0
+WEIGHT_BYTES_PER_SECOND = 0.6e9
+ALGORITHM_SECONDS_PER_BILLION = {"rtn": 0.0, "hqq": 120.0, "mse": 300.0, "awq": 700.0, "gptq": 800.0, "auto": 800.0}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes and seconds, estimated. None where the recipe does not tell the model's size.
+
+    download: source files still to fetch (0 for a local source). product: the folder under artifacts/. disk: everything
+    that the export adds, store included. memory: peak of the process tree, verification's reference model apart
+    (`reference_memory`). seconds: wall time on two cores, download apart.
+    """
+
+    download: int
+    product: int
+    disk: int
+    memory: int
+    reference_memory: int
+    seconds: float
+
+
+def estimate(recipe: Recipe, source_bytes: int | None = None) -> Estimate | None:
+    """The recipe's cost, or None if neither its YAML nor `source_bytes` (a source already here) tells its size."""
+    parameters = recipe.model.parameters * 1e9 or _parameters(recipe, source_bytes)
+    if not parameters:
+        return None
+    source = int(parameters * 2) if source_bytes is None else source_bytes
+    download = source if recipe.model.hub in ("huggingface", "modelscope") and source_bytes is None else 0
+    product = _product_bytes(recipe, parameters)
+    reference = 0 if recipe.verify.mode == "off" else int(parameters * 4 * 1.15)
+    fits = reference <= recipe.verify.reference_memory_gb * GB
+    return Estimate(
+        download=download,
+        product=product,
+        # The store keeps the product's large files, and the product itself shares or copies them: count them twice.
+        disk=download + 2 * product,
+        memory=BASE_MEMORY + int(MEMORY_PER_BILLION * min(parameters / 1e9, 12)),
+        reference_memory=reference if fits else 0,
+        seconds=_seconds(recipe, parameters, source),
+    )
+
+
+def _parameters(recipe: Recipe, source_bytes: int | None) -> float:
+    """Parameters of a local source: two bytes each is what checkpoints hold; a GGUF's bits are not known, so four."""
+    if source_bytes is None:
+        return 0.0
+    return source_bytes * (2.0 if recipe.model.path.endswith(".gguf") else 0.5)
+
+
+def _product_bytes(recipe: Recipe, parameters: float) -> int:
+    """Weights at their stored width; the head at its own; a separate bf16 embedding, if there may be one."""
+    head = min(0.3 * parameters, 0.25e9 + 0.05 * parameters)  # vocabulary × width: most for small models
+    quant = recipe.quant
+    linears = (parameters - head) * bits_per_weight(quant) + head * bits_per_weight(quant, head_bits(quant))
+    embedding = 0.0 if recipe.embedding.mode == "tied" else head * recipe.embedding.bits
+    return int((linears + embedding) / 8) + (8 << 20)
+
+
+def _seconds(recipe: Recipe, parameters: float, source: int) -> float:
+    algorithm = recipe.quant.algorithm.partition("-")[0]
+    thinking = ALGORITHM_SECONDS_PER_BILLION.get(algorithm, 0.0) * parameters / 1e9
+    return round(BASE_SECONDS + source / WEIGHT_BYTES_PER_SECOND + thinking, 1)
+
+
+def refuse_full_disk(recipes: list[tuple[Recipe, int | None]], folder: Path) -> None:
+    """Raises UserError if the disk of `folder` cannot take all the recipes (each with its source's bytes, if here)."""
+    needs = {recipe.name: guess.disk for recipe, size in recipes if (guess := estimate(recipe, size)) is not None}
+    free = shutil.disk_usage(_existing(folder)).free
+    needed = sum(needs.values()) + DISK_SLACK
+    if needs and needed > free:
+        names = ", ".join(needs)
+        raise UserError(
+            f"{names} needs about {needed / GB:.1f} GB of disk, and {folder} has {free / GB:.1f} GB free",
+            "free some (doit gc), or set cache.dir to a larger disk",
+        )
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
