@@ -19,11 +19,12 @@ Json = dict[str, Any]
 _BLOB_FIELDS = {"DT_FLOAT": ("float32s", "<f4"), "DT_INT32": ("int32s", "<i4")}
 
 
-def restore(net: Json, mnn: bytes, external: bytes) -> None:
+def restore(net: Json, mnn: bytes, external: bytes | None) -> None:
     """Changes `net` (the dump of `mnn`) in place: every float exact, every external constant inline.
 
-    external: the content of `<model>.weight`, empty if there is none. Raises StageFailed for a float whose place in the
-    binary is not known (so that no rounded value can stay behind), and for an external constant that cannot be read.
+    external: the content of `<model>.weight`, empty if there is none; None leaves references to it as they are.
+    Raises StageFailed for a float whose place in the binary is not known (so that no rounded value can stay behind),
+    and for an external constant that cannot be read.
     """
     table = flatbuffer.root(mnn)
     _restore_operators(net.get("oplists", []), table.tables(schema.NET_OPS), external)
@@ -31,7 +32,7 @@ def restore(net: Json, mnn: bytes, external: bytes) -> None:
         _restore_operators(subgraph.get("nodes", []), child.tables(schema.SUBGRAPH_NODES), external)
 
 
-def _restore_operators(operators: list[Json], tables: list[Table], external: bytes) -> None:
+def _restore_operators(operators: list[Json], tables: list[Table], external: bytes | None) -> None:
     if len(operators) != len(tables):
         raise StageFailed(f"converter: its JSON has {len(operators)} operators, its model {len(tables)}")
     for operator, table in zip(operators, tables, strict=True):
@@ -39,7 +40,7 @@ def _restore_operators(operators: list[Json], tables: list[Table], external: byt
         if main is None or binary is None:
             continue
         _restore_table(main, binary, operator["main_type"], str(operator.get("name")))
-        if main.get("external"):
+        if external is not None and main.get("external"):
             _inline(operator, external)
 
 

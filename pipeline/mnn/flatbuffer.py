@@ -63,8 +63,8 @@ class Table:
         except ValueError:
             raise _damaged(start) from None
 
-    def string_position(self, slot: int) -> tuple[int, int] | None:
-        """(first byte, length) of a string field; None when absent."""
+    def span(self, slot: int) -> tuple[int, int] | None:
+        """(first byte, number of elements) of a vector or string field; None when absent."""
         position = self.field(slot)
         if not position:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 from pipeline.errors import StageFailed
 from pipeline.mnn import flatbuffer, schema
 from pipeline.mnn.converter import Converter
+from pipeline.mnn.dump import dump_exact, read_net, write_net
 from pipeline.mnn.rewrite import REWRITERS
 from pipeline.mnn.rewrite.graph import Json, Scope
-from pipeline.mnn.skeleton import read_net, write_net
 
 
 def rewrite(skeleton: Json, weights: Mapping[str, Any]) -> Json:
@@ -61,19 +62,21 @@ def link(skeleton: Path, weights: Mapping[str, Any], out: Path, work: Path, conv
         raise StageFailed(
             "link: the graph has RoPE ops, which run with C4 fusion only", "trace it with target.graph.fuse_c4=false"
         )
-    rewritten, raw, final = work / "rewritten.json", work / "raw.mnn", out / "llm.mnn"
+    rewritten, raw, final = work / "rewritten.json", work / "raw.mnn", work / "llm.mnn"
     write_net(net, rewritten)
     converter.json_to_mnn(rewritten, raw, fuse_c4)
     converter.optimise(raw, final, fuse_c4)
     fix_uuid(final)
-    converter.mnn_to_json(final, out / "llm.mnn.json")
-    return len(flatbuffer.root(final.read_bytes()).tables(schema.NET_OPS))
+    linked = dump_exact(converter, final, None)
+    write_net(linked, out / "llm.mnn.json")
+    shutil.move(final, out / "llm.mnn")
+    return len(linked["oplists"])
 
 
 def fix_uuid(mnn: Path) -> None:
     """Replaces the converter's random uuid by one out of the file's content, in place and of the same length."""
     content = bytearray(mnn.read_bytes())
-    place = flatbuffer.root(bytes(content)).string_position(schema.NET_UUID)
+    place = flatbuffer.root(bytes(content)).span(schema.NET_UUID)
     if place is None:
         return
     start, length = place

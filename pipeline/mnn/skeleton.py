@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StageFailed
 from pipeline.mnn.converter import Converter
-from pipeline.mnn.exact import restore
+from pipeline.mnn.dump import dump_exact, write_net
 
 Json = dict[str, Any]
 
@@ -43,33 +40,11 @@ def build_skeleton(
     write_net(net, out_json)
 
 
-def read_net(path: Path) -> Json:
-    """A net's JSON as the converter dumps it. Raises StageFailed if it is none."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        net = json.loads(text)
-    except json.JSONDecodeError as error:
-        bare = re.search(r"[\s\[:](-?(?:inf|nan))[\s,\]]", text)
-        reason = f"a constant is {bare[1]}" if bare else f"{error.msg} in line {error.lineno}"
-        raise StageFailed(f"converter: {path.name} cannot be read: {reason}") from None
-    if not isinstance(net, dict) or not isinstance(net.get("oplists"), list):
-        raise StageFailed(f"converter: {path.name} is not the JSON of an MNN model")
-    return net
-
-
-def write_net(net: Json, path: Path) -> None:
-    """Writes every float with all the digits of its float64 value, which holds any float32 exactly."""
-    path.write_text(json.dumps(net, separators=(",", ":"), allow_nan=False) + "\n", encoding="utf-8")
-
-
 def _exact_net(converter: Converter, onnx: Path, mnn: Path, fuse_c4: bool) -> Json:
     external = mnn.with_name(mnn.name + ".weight")
     external.unlink(missing_ok=True)
     converter.onnx_to_mnn(onnx, mnn, fuse_c4)
-    dump = mnn.with_name(mnn.name + ".json")
-    converter.mnn_to_json(mnn, dump)
-    net = read_net(dump)
-    restore(net, mnn.read_bytes(), external.read_bytes() if external.is_file() else b"")
+    net = dump_exact(converter, mnn, external.read_bytes() if external.is_file() else b"")
     net.pop("mnn_uuid", None)
     return net
 
