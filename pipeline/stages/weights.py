@@ -21,8 +21,6 @@ STAGE = Stage(
         Input("graph", ("layout.json",)),
     ),
     config=(
-        "model.gptq_path",
-        "model.allow_pickle",
         "adapter.mode",
         "adapter.weight",
         "quant.algorithm",
@@ -41,21 +39,24 @@ STAGE = Stage(
 
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
     """Write llm.mnn.weight and weights.json (docs/architecture.md)."""
-    from pipeline.checkpoint import open_checkpoint
+    from pipeline.checkpoint.open import open_model
     from pipeline.weights.layout import load_layout
+    from pipeline.weights.matrix import Encoder
+    from pipeline.weights.plain import loops_for
     from pipeline.weights.precision import resolve
     from pipeline.weights.writer import write
 
     layout = load_layout(inputs["graph"] / "layout.json")
     precisions = resolve(layout, config["quant"])
-    checkpoint = open_checkpoint(inputs["source"], inputs.get("adapter"))
-    total = 2 * sum(linear.out_features * linear.in_features for linear in layout.linears)
+    checkpoint = open_model(config, inputs)
+    weights = sum(linear.out_features * linear.in_features for linear in layout.linears)
+    encoder = Encoder(checkpoint, loops_for(weights))
     written = write(
         out / WEIGHT_FILE,
         layout,
         precisions,
-        checkpoint,
-        lambda weights: log.progress(2 * weights, total, "weights"),
+        encoder,
+        lambda done: log.progress(2 * done, 2 * weights, "weights"),
     )
     (out / "weights.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     log.note(_summary(written))

@@ -24,16 +24,9 @@ def _compiled(signature: str, **flags: Any) -> Callable[[F], F]:
     return cast(Callable[[F], F], numba.njit(signature, nogil=True, cache=True, error_model="numpy", **flags))
 
 
-@_compiled("void(uint16[::1], uint32[::1])")
-def widen_bf16(source: NDArray[np.uint16], out: NDArray[np.uint32]) -> None:
-    """bfloat16 bits [n] to float32 bits [n] (the upper half of a float32 is a bfloat16)."""
-    for i in range(source.size):
-        out[i] = np.uint32(source[i]) << np.uint32(16)
-
-
 @_compiled("void(float32[:, ::1], float32[::1], float32[::1])", fastmath={"nnan", "nsz"})
 def extremes(blocks: F32, low: F32, high: F32) -> None:
-    """Least and greatest value of each row of `blocks` [n, block] into low [n] and high [n]."""
+    """See plain.Loops."""
     for b in range(blocks.shape[0]):
         row = blocks[b]
         least = row[0]
@@ -47,11 +40,7 @@ def extremes(blocks: F32, low: F32, high: F32) -> None:
 
 @_compiled("void(float32[:, ::1], float32[::1], float32[::1], float32, float32, float32, uint8[:, ::1])")
 def encode(blocks: F32, scale: F32, zero: F32, least: Any, most: Any, half: Any, codes: U8) -> None:
-    """Nearest code of every weight on its block's grid, where w = (code - half) * scale + zero.
-
-    blocks [n, block]; scale, zero [n] as they will be read back from storage; least, most: the range of code - half;
-    codes [n, block] as unsigned bytes. A block with scale 0 gets the code `half`.
-    """
+    """See plain.Loops."""
     for b in range(blocks.shape[0]):
         row = blocks[b]
         code = codes[b]
@@ -65,11 +54,7 @@ def encode(blocks: F32, scale: F32, zero: F32, least: Any, most: Any, half: Any,
     "void(float32[:, ::1], float32[::1], float32[::1], float32, uint8[:, ::1], float64[::1])", fastmath={"reassoc"}
 )
 def measure(blocks: F32, scale: F32, zero: F32, half: Any, codes: U8, sums: F64) -> None:
-    """Add the squared error of `codes` and the squared weights to sums [2]; not finite if a weight is not.
-
-    The order of additions depends on the CPU's vector width; in float64 that touches the fifteenth digit, so whoever
-    writes the sums down prints fewer.
-    """
+    """See plain.Loops."""
     for b in range(blocks.shape[0]):
         row = blocks[b]
         code = codes[b]
@@ -83,21 +68,3 @@ def measure(blocks: F32, scale: F32, zero: F32, half: Any, codes: U8, sums: F64)
             norm += np.float64(row[i]) * np.float64(row[i])
         sums[0] += error
         sums[1] += norm
-
-
-@_compiled("void(uint8[::1], uint8[::1])")
-def pack4(codes: U8, out: U8) -> None:
-    """Two 4-bit codes a byte, the first in the high half. codes [2 n], out [n]."""
-    for i in range(out.size):
-        out[i] = (codes[2 * i] << 4) | codes[2 * i + 1]
-
-
-@_compiled("void(uint8[::1], int64, uint8[::1])")
-def pack(codes: U8, bits: int, out: U8) -> None:
-    """A stream of `bits`-wide codes, most significant bit first. codes [8 n], out [bits n]."""
-    for group in range(codes.size // 8):
-        word = np.uint64(0)
-        for i in range(8):
-            word = (word << np.uint64(bits)) | np.uint64(codes[8 * group + i])
-        for i in range(bits):
-            out[bits * group + i] = np.uint8((word >> np.uint64(8 * (bits - 1 - i))) & np.uint64(255))

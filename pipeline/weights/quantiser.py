@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.weights import kernels
+from pipeline.weights.plain import Loops
 from pipeline.weights.precision import Precision
 
 F32 = NDArray[np.float32]
@@ -28,25 +28,46 @@ class Grid:
     zero: F32
 
 
-class Quantiser(Protocol):
-    """importance: float32 [blocks, block] or None, the weight of each squared error (E[x²] of its input channel)."""
+@dataclass(frozen=True)
+class Blocks:
+    """Weights in blocks that share a scale. values: float32 [n, block]; low, high: float32 [n], each block's extremes.
 
-    def __call__(self, blocks: F32, precision: Precision, importance: F32 | None) -> Grid:
-        """The grid of each row of `blocks` [n, block]."""
+    importance: float32 [n, block] or None, the weight of each squared error (E[x²] of the weight's input channel).
+    """
+
+    values: F32
+    low: F32
+    high: F32
+    importance: F32 | None = None
+
+
+class Quantiser(Protocol):
+    """A search for the grid of each block."""
+
+    def __call__(self, blocks: Blocks, precision: Precision) -> Grid:
+        """One grid per block of `blocks`."""
+
+
+def blocks_of(values: F32, loops: Loops, importance: F32 | None = None) -> Blocks:
+    """`values` [n, block] with their extremes."""
+    low, high = np.empty(len(values), np.float32), np.empty(len(values), np.float32)
+    loops.extremes(values, low, high)
+    return Blocks(values, low, high, importance)
 
 
 def stored(values: NDArray[Any], precision: Precision) -> F32:
     """`values` after a round trip through the storage type of scales."""
     if precision.scale_bits == 32:
         return values.astype(np.float32)
-    with np.errstate(over="ignore"):
-        return values.astype(np.float16).astype(np.float32)
+    return values.astype(np.float16).astype(np.float32)
 
 
-def encode(blocks: F32, grid: Grid, precision: Precision, sums: NDArray[np.float64]) -> NDArray[np.uint8]:
+def encode(
+    values: F32, grid: Grid, precision: Precision, loops: Loops, sums: NDArray[np.float64]
+) -> NDArray[np.uint8]:
     """Nearest codes [n, block] on `grid`; adds squared error and squared norm to `sums` [2]."""
-    codes = np.empty(blocks.shape, np.uint8)
-    half = float(precision.half)
-    kernels.encode(blocks, grid.scale, grid.zero, float(precision.least), float(precision.most), half, codes)
-    kernels.measure(blocks, grid.scale, grid.zero, half, codes, sums)
+    codes = np.empty(values.shape, np.uint8)
+    least, most, half = np.float32(precision.least), np.float32(precision.most), np.float32(precision.half)
+    loops.encode(values, grid.scale, grid.zero, least, most, half, codes)
+    loops.measure(values, grid.scale, grid.zero, half, codes, sums)
     return codes

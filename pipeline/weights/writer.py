@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.checkpoint.tensor import Checkpoint
-from pipeline.errors import StageFailed
 from pipeline.weights import packing
 from pipeline.weights.layout import Layout, Linear, Table
-from pipeline.weights.matrix import Packed, quantise_rows
+from pipeline.weights.matrix import Encoder, Packed, finite
 from pipeline.weights.parts import check_parts, part_names, read_rows
 from pipeline.weights.precision import FP16, Precision
 
@@ -80,7 +79,7 @@ def write(
     path: Path,
     layout: Layout,
     precisions: Mapping[str, Precision],
-    checkpoint: Checkpoint,
+    encoder: Encoder,
     progress: Progress,
     threads: int = 2,
 ) -> dict[str, Any]:
@@ -90,12 +89,19 @@ def write(
     shape than the layout says, not finite or out of the storage type's range.
     """
     placements = place(layout, precisions)
-    _check(layout, checkpoint)
+    _check(layout, encoder.checkpoint)
     end = placements[-1].end if placements else 0
     with path.open("wb") as file, ThreadPoolExecutor(threads) as pool:
-        entries = dict(_linears(placements, checkpoint, file.fileno(), pool, threads, progress))
-        tables, end = _tables(layout.tables, checkpoint, file.fileno(), end)
+        target = _Target(file.fileno(), encoder)
+        entries = dict(_linears(placements, target, pool, 2 * threads, progress))
+        tables, end = _tables(layout.tables, target, end)
     return {"linears": entries, "tables": tables, "bytes": end}
+
+
+@dataclass(frozen=True)
+class _Target:
+    descriptor: int
+    encoder: Encoder
 
 
 def _check(layout: Layout, checkpoint: Checkpoint) -> None:
@@ -108,37 +114,37 @@ def _check(layout: Layout, checkpoint: Checkpoint) -> None:
 
 
 def _linears(
-    placements: list[Placement],
-    checkpoint: Checkpoint,
-    descriptor: int,
-    pool: ThreadPoolExecutor,
-    threads: int,
-    progress: Progress,
+    placements: list[Placement], target: _Target, pool: ThreadPoolExecutor, ahead: int, progress: Progress
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Quantise all row blocks on `pool`, at most two per thread ahead of the one being finished."""
-    waiting: deque[tuple[Placement, int, bool, Future[Packed]]] = deque()
-    done: list[Packed] = []
+    """Quantise all row blocks on `pool` and close each linear, in order, when its last row block is written."""
+    blocks: list[Packed] = []
     weights = 0
-
-    def finish() -> Iterator[tuple[str, dict[str, Any]]]:
-        nonlocal weights
-        placement, rows, last, future = waiting.popleft()
-        done.append(future.result())
-        weights += rows * placement.linear.in_features
+    for placement, start, stop, packed in _row_blocks(placements, target, pool, ahead):
+        blocks.append(packed)
+        weights += (stop - start) * placement.linear.in_features
         progress(weights)
-        if last:
-            yield placement.linear.name, _close(placement, done, checkpoint, descriptor)
-            done.clear()
+        if stop == placement.linear.out_features:
+            yield placement.linear.name, _close(placement, blocks, target)
+            blocks.clear()
 
+
+def _row_blocks(
+    placements: list[Placement], target: _Target, pool: ThreadPoolExecutor, ahead: int
+) -> Iterator[tuple[Placement, int, int, Packed]]:
+    """The row blocks in order, with at most `ahead` of them begun beyond the one that is waited for."""
+    waiting: deque[tuple[Placement, int, int, Future[Packed]]] = deque()
     for placement in placements:
         for start, stop in row_blocks(placement.linear):
-            task = partial(_row_block, placement, checkpoint, descriptor, start, stop)
-            last = stop == placement.linear.out_features
-            waiting.append((placement, stop - start, last, pool.submit(task)))
-            if len(waiting) > 2 * threads:
-                yield from finish()
+            future = pool.submit(partial(_row_block, placement, target, start, stop))
+            waiting.append((placement, start, stop, future))
+            if len(waiting) > ahead:
+                yield _finished(waiting.popleft())
     while waiting:
-        yield from finish()
+        yield _finished(waiting.popleft())
+
+
+def _finished(block: tuple[Placement, int, int, Future[Packed]]) -> tuple[Placement, int, int, Packed]:
+    return (*block[:3], block[3].result())
 
 
 def row_blocks(linear: Linear) -> Iterator[tuple[int, int]]:
@@ -148,34 +154,31 @@ def row_blocks(linear: Linear) -> Iterator[tuple[int, int]]:
         yield start, min(start + rows, linear.out_features)
 
 
-def _row_block(placement: Placement, checkpoint: Checkpoint, descriptor: int, start: int, stop: int) -> Packed:
+def _row_block(placement: Placement, target: _Target, start: int, stop: int) -> Packed:
     """Read, quantise and write the codes of rows [start, stop); the scales are left to be written with the others."""
-    linear, bits = placement.linear, placement.precision.bits
-    rows = read_rows(linear.parts, checkpoint, start, stop)
-    packed = quantise_rows(rows, placement.precision, part_names(linear.parts))
-    position = placement.offset + len(placement.header) + packing.code_bytes(start * linear.in_features, bits)
-    write_at(descriptor, packed.codes, position)
+    linear, precision = placement.linear, placement.precision
+    packed = target.encoder.rows(linear, precision, start, stop)
+    first = packing.code_bytes(start * linear.in_features, precision.bits)
+    write_at(target.descriptor, packed.codes, placement.offset + len(placement.header) + first)
     return Packed(packed.codes[:0], packed.alpha, packed.squared_error, packed.squared_norm)
 
 
-def _close(placement: Placement, blocks: list[Packed], checkpoint: Checkpoint, descriptor: int) -> dict[str, Any]:
+def _close(placement: Placement, blocks: list[Packed], target: _Target) -> dict[str, Any]:
     """Write header, scales and bias of a linear whose codes are written; its entry in weights.json."""
     linear = placement.linear
-    write_at(descriptor, np.frombuffer(placement.header, np.uint8), placement.offset)
+    write_at(target.descriptor, np.frombuffer(placement.header, np.uint8), placement.offset)
     alpha = np.concatenate([block.alpha for block in blocks])
     position = placement.offset + placement.weight_bytes
-    write_at(descriptor, alpha, position)
+    write_at(target.descriptor, alpha, position)
     if linear.bias:
-        write_at(descriptor, _bias(linear, checkpoint), position + placement.alpha_bytes)
+        write_at(target.descriptor, _bias(linear, target.encoder.checkpoint), position + placement.alpha_bytes)
     sums = [sum(block.squared_error for block in blocks), sum(block.squared_norm for block in blocks)]
     return _entry(placement, *(float(f"{value:.{DIGITS}g}") for value in sums))
 
 
 def _bias(linear: Linear, checkpoint: Checkpoint) -> NDArray[np.float32]:
     bias = read_rows(linear.bias, checkpoint, 0, linear.out_features).astype(np.float32)
-    if not np.isfinite(bias).all():
-        raise StageFailed(f"'{part_names(linear.bias)}' holds NaN or infinite values", "fetch the checkpoint again")
-    return bias
+    return finite(bias, part_names(linear.bias))
 
 
 def _entry(placement: Placement, squared_error: float, squared_norm: float) -> dict[str, Any]:
@@ -197,9 +200,7 @@ def _entry(placement: Placement, squared_error: float, squared_norm: float) -> d
     }
 
 
-def _tables(
-    tables: tuple[Table, ...], checkpoint: Checkpoint, descriptor: int, offset: int
-) -> tuple[dict[str, Any], int]:
+def _tables(tables: tuple[Table, ...], target: _Target, offset: int) -> tuple[dict[str, Any], int]:
     """Append the lookup tables in float32, rows block by block; their entries and the file's end."""
     entries: dict[str, Any] = {}
     for table in tables:
@@ -208,10 +209,8 @@ def _tables(
         step = max(1, ROW_BLOCK_BYTES // row)
         for start in range(0, table.rows, step):
             stop = min(start + step, table.rows)
-            rows = read_rows(table.parts, checkpoint, start, stop).astype(np.float32)
-            if not np.isfinite(rows).all():
-                raise StageFailed(f"'{part_names(table.parts)}' holds NaN or infinite values", "fetch it again")
-            write_at(descriptor, rows, offset + start * row)
+            rows = read_rows(table.parts, target.encoder.checkpoint, start, stop).astype(np.float32)
+            write_at(target.descriptor, finite(rows, part_names(table.parts)), offset + start * row)
         offset += table.rows * row
     return entries, offset
 

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline.errors import StageFailed, UserError
-from pipeline.weights.matrix import quantise_rows, quantiser, widen
+from pipeline.weights import kernels, plain
+from pipeline.weights.algorithms import quantiser
+from pipeline.weights.matrix import half_rows, quantise_rows, widen
+from pipeline.weights.plain import Loops
 from pipeline.weights.precision import Precision
 from tests.weights.helpers import reference, unpack
 
@@ -18,7 +21,12 @@ WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 
 
 def check(weights: np.ndarray, precision: Precision) -> None:
-    packed = quantise_rows(weights, precision, "t")
+    for loops in (plain, kernels):
+        check_loops(weights, precision, loops)
+
+
+def check_loops(weights: np.ndarray, precision: Precision, loops: Loops) -> None:
+    packed = quantise_rows(weights, precision, "t", loops)
     codes, scale, zero = reference(weights, precision)
     found = unpack(packed.codes.tobytes(), weights.size, precision.bits).reshape(codes.shape)
     np.testing.assert_array_equal(found - 2 ** (precision.bits - 1), codes)
@@ -68,29 +76,31 @@ def test_constant_blocks(fill: float, symmetric: bool) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float32])
-@pytest.mark.parametrize("bits", [4, 8, 16])
-def test_not_finite_names_the_tensor(bad: float, dtype: type, bits: int) -> None:
+@pytest.mark.parametrize("loops", [plain, kernels])
+def test_not_finite_names_the_tensor(bad: float, dtype: type, loops: Loops) -> None:
     weights = np.ones((8, 128), dtype)
     weights[5, 77] = bad
     with pytest.raises(StageFailed, match=r"'model\.up' holds NaN or infinite"):
-        quantise_rows(weights, Precision(bits, 64), "model.up")
+        quantise_rows(weights, Precision(4, 64), "model.up", loops)
+    with pytest.raises(StageFailed, match=r"'model\.up' holds NaN or infinite"):
+        half_rows(weights, "model.up")
 
 
 def test_scale_beyond_float16_is_refused_not_stored() -> None:
     weights = np.full((8, 64), 1e7, np.float32)
     weights[:, 0] = -1e7
     with pytest.raises(StageFailed, match=r"scales of 'big' do not fit float16 → set quant.scale_bits=32"):
-        quantise_rows(weights, Precision(4, 64), "big")
+        quantise_rows(weights, Precision(4, 64), "big", plain)
     check(weights, Precision(4, 64, scale_bits=32))
 
 
 def test_fp16_is_exact_and_refuses_overflow() -> None:
     weights = np.random.default_rng(0).standard_normal((8, 16)).astype(np.float16)
-    packed = quantise_rows(weights.astype(np.float32), Precision(16), "t")
+    packed = half_rows(weights.astype(np.float32), "t")
     assert packed.codes.tobytes() == weights.tobytes()
     assert packed.squared_error == 0
     with pytest.raises(StageFailed, match="'t' do not fit float16"):
-        quantise_rows(np.full((8, 16), 70000, np.float32), Precision(16), "t")
+        half_rows(np.full((8, 16), 70000, np.float32), "t")
 
 
 def test_widening_is_exact() -> None:

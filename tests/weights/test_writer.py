@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StageFailed
-from pipeline.weights import writer
+from pipeline.weights import plain, writer
 from pipeline.weights.layout import Layout, Linear, Part, Table
+from pipeline.weights.matrix import Encoder
 from pipeline.weights.precision import Precision
 from tests.weights.helpers import checkpoint, dequantised
 
@@ -34,7 +35,8 @@ PRECISIONS = {"qk": Precision(3, 32), "k": Precision(8, 64, symmetric=True, scal
 
 def write(path: Path, **changes: Any) -> dict[str, Any]:
     arguments: dict[str, Any] = {"layout": LAYOUT, "precisions": PRECISIONS, "checkpoint": TENSORS, **changes}
-    return writer.write(path, progress=arguments.pop("progress", lambda weights: None), **arguments)
+    encoder = Encoder(arguments.pop("checkpoint"), plain)
+    return writer.write(path, encoder=encoder, progress=arguments.pop("progress", lambda weights: None), **arguments)
 
 
 def test_every_byte_is_accounted_for(tmp_path: Path) -> None:

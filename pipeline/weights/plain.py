@@ -1,0 +1,85 @@
+"""The loops of the weight pass in numpy: what `kernels.py` does, without a compiler.
+
+Importing numba and loading its compiled loops costs 0.7 s, compiling them 2 s more; numpy passes 0.4 GB of bfloat16 a
+second and core. Below SMALL weights numpy is done before numba has begun.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+
+SMALL = 400_000_000
+
+
+class Loops(Protocol):
+    """The module `plain` or the module `kernels`: the same values from both, to the last bit but for `measure`'s."""
+
+    def extremes(self, blocks: F32, low: F32, high: F32) -> None:
+        """Least and greatest value of each row of `blocks` [n, block] into low [n] and high [n]."""
+
+    def encode(
+        self, blocks: F32, scale: F32, zero: F32, least: np.float32, most: np.float32, half: np.float32, codes: U8
+    ) -> None:
+        """Nearest code of every weight on its block's grid, where w = (code - half) * scale + zero.
+
+        blocks [n, block]; scale, zero [n] as they will be read back from storage; least, most: the range of
+        code - half; codes [n, block] as unsigned bytes. A block with scale 0 gets the code `half`.
+        """
+
+    def measure(
+        self, blocks: F32, scale: F32, zero: F32, half: np.float32, codes: U8, sums: NDArray[np.float64]
+    ) -> None:
+        """Add the squared error of `codes` and the squared weights to sums [2]; not finite if a weight is not.
+
+        The order of additions depends on the CPU's vector width; in float64 that touches the fifteenth digit, so
+        whoever writes the sums down prints fewer.
+        """
+
+
+def loops_for(weights: int) -> Loops:
+    """The faster implementation for a model of that many weights."""
+    if weights < SMALL:
+        from pipeline.weights import plain as chosen
+    else:
+        from pipeline.weights import kernels as chosen  # type: ignore[no-redef]
+    return cast(Loops, chosen)
+
+
+def extremes(blocks: F32, low: F32, high: F32) -> None:
+    """See Loops."""
+    np.minimum.reduce(blocks, 1, out=low)
+    np.maximum.reduce(blocks, 1, out=high)
+
+
+def encode(
+    blocks: F32, scale: F32, zero: F32, least: np.float32, most: np.float32, half: np.float32, codes: U8
+) -> None:
+    """See Loops."""
+    divisor = np.where(scale > 0, scale, np.float32(np.inf))[:, None]
+    with np.errstate(all="ignore"):
+        steps = blocks - zero[:, None]
+        np.divide(steps, divisor, out=steps)
+        np.rint(steps, out=steps)
+        np.minimum(np.maximum(steps, least, out=steps), most, out=steps)
+        steps += half
+        np.copyto(codes, steps, casting="unsafe")
+
+
+def measure(
+    blocks: F32, scale: F32, zero: F32, half: np.float32, codes: U8, sums: NDArray[np.float64]
+) -> None:
+    """See Loops."""
+    miss = codes.astype(np.float32)
+    with np.errstate(all="ignore"):
+        miss -= half
+        miss *= scale[:, None]
+        miss += zero[:, None]
+        np.subtract(blocks, miss, out=miss)
+        sums[0] += np.einsum("ij,ij->", miss, miss, dtype=np.float64)
+        sums[1] += np.einsum("ij,ij->", blocks, blocks, dtype=np.float64)
