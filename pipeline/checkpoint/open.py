@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,25 @@ from pipeline.errors import StageFailed
 INDEX = "model.safetensors.index.json"
 
 
-def open_checkpoint(source: Path) -> Checkpoint:
+def open_model(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> Checkpoint:
+    """What a stage needs: the source with all that the recipe does to its weights.
+
+    config: the stage's own, of which `adapter.mode` and `adapter.weight` are read. inputs: "source", and "adapter" if
+    there is one. A split adapter changes no weight of the base product.
+    """
+    adapter = config.get("adapter") or {}
+    merged = adapter.get("mode") == "merge"
+    return open_checkpoint(inputs["source"], inputs["adapter"] if merged else None, float(adapter.get("weight") or 1.0))
+
+
+def open_checkpoint(source: Path, adapter: Path | None = None, adapter_weight: float = 1.0) -> Checkpoint:
     """The tensors of a model's files (safetensors, single or sharded; GGUF, single or split), none of them read.
 
-    Raises StageFailed for missing, truncated, overlapping or unknown files.
+    adapter: a folder of LoRA adapters to merge, or None. Raises StageFailed for missing, truncated, overlapping or
+    unknown files.
     """
+    if adapter is not None and any(adapter.rglob("adapter_config.json")):
+        raise StageFailed("adapter=merge is not built yet", "use adapter=none")
     if gguf := gguf_files(source):
         return open_gguf(gguf)
     shards = sorted(path for path in source.iterdir() if path.suffix == ".safetensors")

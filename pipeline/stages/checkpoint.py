@@ -24,11 +24,11 @@ STAGE = Stage(
 
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
     """Write config.json, generation and tokenizer files, tensors.json and small.safetensors (docs/architecture.md)."""
-    from pipeline.checkpoint.open import gguf_files, open_checkpoint
+    from pipeline.checkpoint.open import gguf_files, open_model
     from pipeline.checkpoint.small import write_small
 
     source = inputs["source"]
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_model(config, inputs)
     if files := gguf_files(source):
         _from_gguf(files[0], {name: tensor.shape for name, tensor in checkpoint.items()}, out)
     else:

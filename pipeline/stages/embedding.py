@@ -46,14 +46,14 @@ STAGE = Stage(
 
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
     """Write embedding.json, and the table itself unless the lm_head's rows are used."""
-    from pipeline.checkpoint import open_checkpoint
+    from pipeline.checkpoint import open_model
     from pipeline.checkpoint.tied import embedding_mode
 
     layout = json.loads((inputs["graph"] / "layout.json").read_text())
     if embedding_mode(config, layout) == "tied":
         facts: dict[str, Any] = {"mode": "tied"}
     else:
-        checkpoint = open_checkpoint(inputs["source"])
+        checkpoint = open_model(config, inputs)
         bits = int((config.get("embedding") or {}).get("bits") or 16)
         facts = write_table(checkpoint, layout["embedding"], bits, _block(config, layout, bits), out, log)
     (out / "embedding.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")

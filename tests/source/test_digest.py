@@ -1,0 +1,84 @@
+"""The memo of digests: right for every change, and idle when nothing changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+from pipeline.source.digest import MEMO_NAME, DigestMemo, sha256_of
+
+
+def settled(path: Path, content: bytes) -> Path:
+    """Write a file with a time stamp of some seconds ago."""
+    path.write_bytes(content)
+    past = time.time_ns() - 5_000_000_000
+    os.utime(path, ns=(past, past))
+    return path
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    content = os.urandom(3 << 20)
+    assert sha256_of(settled(tmp_path / "a", content)) == hashlib.sha256(content).hexdigest()
+
+
+def test_second_look_reads_nothing(tmp_path: Path) -> None:
+    path = settled(tmp_path / "a", b"one")
+    memo = DigestMemo(tmp_path / "cache")
+    first = memo.describe(path)
+    memo.save()
+    again = DigestMemo(tmp_path / "cache")
+    assert again.describe(path) == first
+    assert memo.hashed == [path] and again.hashed == []
+
+
+def test_changed_content_of_the_same_size_is_seen(tmp_path: Path) -> None:
+    path = settled(tmp_path / "a", b"one")
+    memo = DigestMemo(tmp_path)
+    memo.describe(path)
+    path.write_bytes(b"two")
+    assert memo.describe(path).sha256 == hashlib.sha256(b"two").hexdigest()
+
+
+def test_replaced_file_with_the_old_time_is_seen(tmp_path: Path) -> None:
+    path = settled(tmp_path / "a", b"one")
+    memo = DigestMemo(tmp_path)
+    memo.describe(path)
+    stamp = path.stat().st_mtime_ns
+    other = settled(tmp_path / "b", b"two")
+    os.utime(other, ns=(stamp, stamp))
+    os.replace(other, path)
+    assert memo.describe(path).sha256 == hashlib.sha256(b"two").hexdigest()
+
+
+def test_file_written_this_moment_is_not_remembered(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    memo = DigestMemo(tmp_path)
+    path.write_bytes(b"one")
+    os.utime(path)
+    memo.describe(path)
+    assert memo.describe(path).sha256 == hashlib.sha256(b"one").hexdigest()
+    assert len(memo.hashed) == 2
+
+
+def test_symlink_is_known_by_its_target(tmp_path: Path) -> None:
+    path = settled(tmp_path / "blob", b"one")
+    (tmp_path / "link").symlink_to(path)
+    memo = DigestMemo(tmp_path)
+    assert memo.describe(tmp_path / "link") == memo.describe(path)
+    assert len(memo.hashed) == 1
+
+
+def test_damaged_memo_is_dropped(tmp_path: Path) -> None:
+    for content in ("not json", "[]", '{"x": 3}', '{"x": [1]}', "\udcff"):
+        (tmp_path / MEMO_NAME).write_text(content, errors="surrogateescape")
+        path = settled(tmp_path / "a", b"one")
+        assert DigestMemo(tmp_path).describe(path).sha256 == hashlib.sha256(b"one").hexdigest()
+
+
+def test_save_leaves_no_temporary_file(tmp_path: Path) -> None:
+    memo = DigestMemo(tmp_path / "cache")
+    memo.describe(settled(tmp_path / "a", b"one"))
+    memo.save()
+    assert os.listdir(tmp_path / "cache") == [MEMO_NAME]
