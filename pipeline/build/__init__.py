@@ -1,0 +1,1 @@
+"""The build engine: stages, action keys, the content-addressed store, workers."""

@@ -1,0 +1,192 @@
+"""The digest of a stage's code: what a change of would change its output, and nothing else.
+
+Over the syntax trees, without docstrings, comments and line numbers, of the stage's module, of every `pipeline` module
+that it imports (at any depth, also inside functions), and over the data files beside them. Not counted: `pipeline.build`
+and `pipeline.errors`, which carry a stage but compute none of its bytes.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pipeline.build.canonical import digest
+
+ROOT = Path(__file__).resolve().parents[2]
+UNCOUNTED = ("pipeline.build", "pipeline.errors")
+SOURCE_SUFFIXES = (".py", ".pyc", ".pyi", ".so")
+MEMO_FORMAT = 1
+
+
+class CodeDigests:
+    """Digests of modules, remembered in `memo` by (path, inode, size, mtime, ctime) of each file."""
+
+    def __init__(self, memo: Path | None = None, root: Path = ROOT) -> None:
+        self._memo_path = memo
+        self._root = root
+        self._memo = _load(memo)
+        self._changed = False
+        self._modules: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._closures: dict[tuple[str, tuple[str, ...]], dict[str, str]] = {}
+        self._files: dict[str, Path | None] = {}
+        self._data: dict[Path, tuple[Path, ...]] = {}
+
+    def closure(self, module: str, extra: Iterable[str] = ()) -> dict[str, str]:
+        """Name (a module's path or a data file's, POSIX, relative to the root) → digest, for `module` and what it imports.
+
+        extra: further modules, or packages with all that is in them, that `module` imports by computed names.
+        """
+        key = (module, tuple(extra))
+        if key not in self._closures:
+            self._closures[key] = self._collect(module, key[1])
+        return self._closures[key]
+
+    def save(self) -> None:
+        """Write the memo if it changed; whole files only, so that two processes cannot mix."""
+        if not self._changed or self._memo_path is None:
+            return
+        self._memo_path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self._memo_path.with_name(f".{self._memo_path.name}.{os.getpid()}")
+        scratch.write_text(json.dumps({"format": MEMO_FORMAT, "files": self._memo}))
+        os.replace(scratch, self._memo_path)
+        self._changed = False
+
+    def _collect(self, module: str, extra: tuple[str, ...]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        pending = [module, *(name for one in extra for name in self._below(one))]
+        seen: set[str] = set()
+        while pending:
+            name = pending.pop()
+            if name in seen or any(name == one or name.startswith(f"{one}.") for one in UNCOUNTED):
+                continue
+            seen.add(name)
+            path = self._file(name)
+            if path is None:
+                continue
+            file_digest, imports = self._module(path)
+            found[path.relative_to(self._root).as_posix()] = file_digest
+            found.update(self._data_beside(path))
+            pending += _candidates(name, imports, path.name == "__init__.py")
+        return dict(sorted(found.items()))
+
+    def _file(self, name: str) -> Path | None:
+        if name not in self._files:
+            self._files[name] = module_file(name, self._root)
+        return self._files[name]
+
+    def _below(self, name: str) -> Iterator[str]:
+        """`name` itself and, if it is a package, every module in it."""
+        yield name
+        folder = self._root.joinpath(*name.split("."))
+        for path in sorted(folder.rglob("*.py")) if folder.is_dir() else ():
+            yield ".".join(path.relative_to(self._root).with_suffix("").parts).removesuffix(".__init__")
+
+    def _module(self, path: Path) -> tuple[str, tuple[str, ...]]:
+        if str(path) not in self._modules:
+            self._modules[str(path)] = self._remembered(path)
+        return self._modules[str(path)]
+
+    def _remembered(self, path: Path) -> tuple[str, tuple[str, ...]]:
+        stamp = _stamp(path)
+        known = self._memo.get(str(path))
+        if known is not None and known[0] == stamp:
+            return str(known[1]), tuple(known[2])  # type: ignore[arg-type]
+        text = path.read_bytes()
+        if path.suffix == ".py":
+            tree = ast.parse(text, str(path))
+            imports = tuple(sorted(set(_imports(tree))))
+            file_digest = digest("code", ast.dump(_without_docstrings(tree)))
+        else:
+            imports, file_digest = (), hashlib.sha256(text).hexdigest()
+        self._memo[str(path)] = [stamp, file_digest, list(imports)]
+        self._changed = True
+        return file_digest, imports
+
+    def _data_beside(self, path: Path) -> dict[str, str]:
+        folder = path.parent
+        if folder not in self._data:
+            self._data[folder] = _data_files(folder) if folder != self._root else ()
+        return {file.relative_to(self._root).as_posix(): self._module(file)[0] for file in self._data[folder]}
+
+
+def code_digest(closure: dict[str, str]) -> str:
+    """One digest over a closure."""
+    return digest("closure", closure)
+
+
+def module_file(name: str, root: Path = ROOT) -> Path | None:
+    """The file of a module under `root`, or None for anything else (other distributions, names inside modules)."""
+    if not root.joinpath(name.partition(".")[0]).exists() and "." in name:
+        return None
+    base = root.joinpath(*name.split("."))
+    for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+        if path.is_file():
+            return path
+    return None
+
+
+def _data_files(folder: Path) -> tuple[Path, ...]:
+    return tuple(
+        sorted(Path(one.path) for one in os.scandir(folder)
+               if one.is_file() and not one.name.startswith(".") and not one.name.endswith(SOURCE_SUFFIXES))
+    )
+
+
+def _candidates(importer: str, imports: Iterable[str], is_package: bool) -> list[str]:
+    """Absolute names that `importer` imports, with their parent packages (whose __init__ runs as well)."""
+    names = []
+    package = importer if is_package else importer.rpartition(".")[0]
+    for name in (*imports, importer):
+        absolute = _absolute(name, package)
+        parts = absolute.split(".")
+        names += [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return names
+
+
+def _absolute(name: str, package: str) -> str:
+    level = len(name) - len(name.lstrip("."))
+    if not level:
+        return name
+    base = package.split(".")
+    return ".".join(base[: len(base) - level + 1] + [name.lstrip(".")])
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Every dotted name that an import statement may load: modules, and names that might be modules of a package."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            yield base
+            joint = "" if base.endswith(".") or not base else "."
+            yield from (f"{base}{joint}{alias.name}" for alias in node.names if alias.name != "*")
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(
+            node, clean=False
+        ) is not None:
+            node.body = node.body[1:]
+    return tree
+
+
+def _stamp(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _load(path: Path | None) -> dict[str, list[object]]:
+    if path is None:
+        return {}
+    try:
+        memo = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    good = isinstance(memo, dict) and memo.get("format") == MEMO_FORMAT and isinstance(memo.get("files"), dict)
+    return dict(memo["files"]) if good else {}

@@ -1,0 +1,287 @@
+"""Builds nodes: key → record, or run the stage. Knows nothing of doit, which only says in what order."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+from pipeline.build.budget import MemoryBudget
+from pipeline.build.code import ROOT, UNCOUNTED, CodeDigests
+from pipeline.build.key import Files, action_key, ingredients, select
+from pipeline.build.locks import exclusive
+from pipeline.build.nodes import Edge, Node, SourceNode
+from pipeline.build.process import Spawner
+from pipeline.build.sandbox import Sandbox, make
+from pipeline.build.stage import Log
+from pipeline.build.store import Blob, Record, Store
+from pipeline.errors import PipelineError, StageFailed
+
+HIT, REMOTE, BUILT = "hit", "remote", "built"
+
+
+class Console(Protocol):
+    """Where a build speaks."""
+
+    def started(self, node: Node) -> Log:
+        """The stage starts; its log."""
+
+    def finished(self, node: Node, outcome: Outcome) -> None:
+        """The stage has a record."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+
+
+class RemoteStore(Protocol):
+    """Another machine's store. Never raises: what it cannot do, it says once."""
+
+    def find(self, stage: str, key: str) -> Record | None:
+        """The record of `key`, or None."""
+
+    def fetch(self, blob: Blob, store: Store) -> bool:
+        """Whether the blob is now in `store`, verified."""
+
+    def upload(self, record: Record, store: Store) -> None:
+        """Blobs first, the record last."""
+
+
+class Resolver(Protocol):
+    """Finds the files of a source node; may download."""
+
+    def __call__(self, node: SourceNode, log: Log) -> SourceFiles:
+        """Raises UserError for what a person can mend."""
+
+
+@dataclass(frozen=True)
+class SourceFiles:
+    """Where a source's files lie: name → blob, name → absolute path; revision is a hub's commit."""
+
+    files: Mapping[str, Blob]
+    paths: Mapping[str, Path]
+    revision: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a node came to its record: hit, remote or built; seconds are this run's."""
+
+    record: Record
+    how: str
+    seconds: float = 0.0
+
+
+@dataclass
+class Engine:
+    """One run over one store. `always` builds every node once more, whatever the records say."""
+
+    store: Store
+    code: CodeDigests
+    resolver: Resolver
+    console: Console
+    remote: RemoteStore | None = None
+    always: bool = False
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
+    spawner: Spawner = field(default_factory=Spawner)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    sources: dict[str, SourceFiles] = field(default_factory=dict)
+    _said: Lock = field(default_factory=Lock)
+
+    def resolve(self, node: SourceNode, log: Log) -> SourceFiles:
+        """The source's files; looked up once in a run."""
+        if node.id not in self.sources:
+            self.sources[node.id] = self.resolver(node, log)
+        return self.sources[node.id]
+
+    def key(self, node: Node) -> tuple[str, dict[str, Any]]:
+        """(action key, its ingredients). Every input must have an outcome."""
+        parts = ingredients(node, {name: self.files(edge) for name, edge in node.inputs.items()}, self.code)
+        return action_key(parts), parts
+
+    def lookup(self, node: Node) -> bool:
+        """Whether the node has a record, here or at the remote; then its outcome is known."""
+        if self.always or not self._inputs_known(node):
+            return False
+        key, _ = self.key(node)
+        if (record := self.store.find(node.name, key)) is not None:
+            return self._settle(node, Outcome(record, HIT))
+        if self.remote is not None and (record := self.remote.find(node.name, key)) is not None:
+            self.store.publish(record)
+            return self._settle(node, Outcome(record, REMOTE))
+        return False
+
+    def build(self, node: Node) -> Outcome:
+        """Run the stage unless a record has appeared meanwhile. Raises UserError or StageFailed."""
+        with self._naming(node):
+            paths = {name: self.materialise(edge) for name, edge in node.inputs.items()}
+            key, parts = self.key(node)
+            with exclusive(self.store.lock_path(key)):
+                record = None if self.always else self.store.find(node.name, key)
+                outcome = Outcome(record, HIT) if record else self._run(node, key, parts, paths)
+            self._settle(node, outcome)
+        return outcome
+
+    def materialise(self, edge: Edge) -> dict[str, Path]:
+        """Name → path of an input's files, each verified by its digest just now; fetched or built again if it was not."""
+        if isinstance(edge.node, SourceNode):
+            return {name: self.sources[edge.node.id].paths[name] for name in self.files(edge)}
+        blobs = self.files(edge)
+        if not all([self._present(blob) for blob in blobs.values()]):
+            self._rebuild(edge.node)
+            blobs = self.files(edge)
+        self._say_dropped()
+        return {name: self.store.blob_path(blob.sha256) for name, blob in blobs.items()}
+
+    def _present(self, blob: Blob) -> bool:
+        return self.store.verified(blob) or (self.remote is not None and self.remote.fetch(blob, self.store))
+
+    def _rebuild(self, node: Node) -> None:
+        """Make the bytes of a known record again; they must be the same bytes."""
+        before = self.outcomes[node.id].record
+        self._say_dropped()
+        self.console.say(f"{node.name}: its files are not in the store (any more): building them again")
+        paths = {name: self.materialise(edge) for name, edge in node.inputs.items()}
+        key, parts = self.key(node)
+        with exclusive(self.store.lock_path(key)):
+            if all([self.store.verified(blob) for blob in before.files.values()]):
+                return  # another process was quicker
+            outcome = self._run(node, key, parts, paths)
+        if outcome.record.output != before.output:
+            raise StageFailed(f"{node.name}: the same ingredients gave other bytes ({_first_difference(before, outcome.record)})",
+                              "run again with -a to build everything anew")
+        self._settle(node, outcome)
+
+    def _run(self, node: Node, key: str, parts: dict[str, Any], paths: Mapping[str, Mapping[str, Path]]) -> Outcome:
+        with ExitStack() as stack:
+            stack.enter_context(self.budget.hold(node.memory))
+            log = _Notes(self.console.started(node))
+            sandbox = make(self.store.scratch(node.name), paths)
+            stack.callback(sandbox.remove)
+            started = time.monotonic()
+            try:
+                self._execute(node, key, sandbox, log)
+            except PipelineError:
+                self._keep_reports(node, key, sandbox)
+                raise
+            sandbox.refuse_changed_inputs()
+            record = Record(key, node.name, node.label, parts, self.store.take(sandbox.out), notes=tuple(log.notes))
+            seconds = time.monotonic() - started
+            record = replace(record, seconds=round(seconds, 3))
+            self.store.publish(record)
+        if self.remote is not None:
+            self.remote.upload(record, self.store)
+        return Outcome(record, BUILT, seconds)
+
+    def _execute(self, node: Node, key: str, sandbox: Sandbox, log: Log) -> None:
+        job = {
+            "module": node.stage.module,
+            "config": node.config,
+            "config_paths": list(node.stage.config),
+            "inputs": {name: str(path) for name, path in sandbox.inputs.items()},
+            "out": str(sandbox.out),
+        }
+        if node.stage.in_process:
+            return _run_here(job, log)
+        worker = self.spawner.start(self.store.log_path(node.name, key), sandbox.work)
+        try:
+            result = worker.run(job, log)
+        finally:
+            self.spawner.done(worker)
+        self._refuse_uncounted(node, result["imported"])
+        return None
+
+    def _refuse_uncounted(self, node: Node, imported: list[str]) -> None:
+        closure = self.code.closure(node.stage.module, node.stage.code)
+        for file in imported:
+            path = Path(file)
+            if not path.is_relative_to(ROOT):
+                continue
+            name = path.relative_to(ROOT).as_posix()
+            module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            counted = name in closure or any(f"{module}.".startswith(f"{one}.") for one in UNCOUNTED)
+            if not counted and name != "pipeline/__init__.py":
+                raise StageFailed(f"{name} was imported but is not part of the stage's action key", f"name {module} in STAGE.code")
+
+    def _keep_reports(self, node: Node, key: str, sandbox: Sandbox) -> None:
+        """What a failed stage wrote down about its failure outlives it."""
+        for path in sorted(sandbox.out.glob("*.json")):
+            kept = self.store.root / "logs" / f"{node.name}-{key[:16]}.{path.name}"
+            path.replace(kept)
+            self.console.say(f"{node.name}: {path.name} kept as {kept}")
+
+    def files(self, edge: Edge) -> Files:
+        """The declared files of an input whose node has an outcome."""
+        if isinstance(edge.node, SourceNode):
+            return select(self.sources[edge.node.id].files, edge.files)
+        return select(self.outcomes[edge.node.id].record.files, edge.files)
+
+    def _inputs_known(self, node: Node) -> bool:
+        return all(edge.node.id in self.sources or edge.node.id in self.outcomes for edge in node.inputs.values())
+
+    def _settle(self, node: Node, outcome: Outcome) -> bool:
+        self.outcomes[node.id] = outcome
+        self._say_dropped()
+        self.console.finished(node, outcome)
+        return True
+
+    def _say_dropped(self) -> None:
+        with self._said:
+            lines, self.store.dropped = self.store.dropped, []
+        for line in lines:
+            self.console.say(line)
+
+    def _naming(self, node: Node) -> _Naming:
+        return _Naming(node)
+
+
+class _Naming:
+    """Puts the model and the stage before a failure's line."""
+
+    def __init__(self, node: Node) -> None:
+        self._prefix = f"{node.label}: {node.name}" if node.label else node.name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, PipelineError) and not str(error).startswith(self._prefix):
+            error.args = (f"{self._prefix}: {error}",)
+
+
+class _Notes:
+    """A log that also remembers its notes for the record."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.notes: list[str] = []
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        self._log.progress(done, total, what)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self._log.note(text)
+
+
+def _run_here(job: dict[str, Any], log: Log) -> None:
+    """A light stage in this process. Its errors look as if they came from a worker."""
+    from pipeline.build.process import failure
+    from pipeline.build.worker import describe, run_job
+
+    try:
+        run_job(json.loads(json.dumps(job)), log)
+    except PipelineError:
+        raise
+    except Exception as error:
+        raise failure(describe(error), Path(job["out"]), Path("the traceback by setting in_process=False")) from error
+
+
+def _first_difference(before: Record, after: Record) -> str:
+    names = sorted({*before.files, *after.files})
+    return next(name for name in names if before.files.get(name) != after.files.get(name))

@@ -1,0 +1,109 @@
+"""Recipes → the graph of what must be built. Nodes that two recipes share are one node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.build.canonical import digest
+from pipeline.build.config import subset
+from pipeline.build.stage import Stage
+
+SOURCES = ("source", "adapter")
+
+
+@dataclass(frozen=True)
+class SourceNode:
+    """Files that come from outside: the model's ("source") or the LoRA's ("adapter"). spec: that part of the recipe."""
+
+    name: str
+    spec: Mapping[str, Any]
+    id: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One declared input: files of `node` that match the glob patterns."""
+
+    node: SourceNode | Node
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage for one recipe. id: digest of the stage, its part of the recipe and its inputs' ids."""
+
+    stage: Stage
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Edge]
+    id: str
+    label: str
+    memory: int
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.stage.name
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a recipe makes: the folder's name and the nodes that its files come from."""
+
+    name: str
+    recipe: Mapping[str, Any]
+    folder: Path
+    nodes: Mapping[str, Node]
+    sources: Mapping[str, SourceNode]
+
+
+@dataclass
+class Graph:
+    """Every node of a request, producers before consumers."""
+
+    products: list[Product] = field(default_factory=list)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    sources: dict[str, SourceNode] = field(default_factory=dict)
+
+
+def build_graph(recipes: Sequence[Mapping[str, Any]], stages: Sequence[Stage], folder: Path) -> Graph:
+    """The graph of all `recipes`; products lie under `folder`. `stages` are in an order in which producers come first."""
+    graph = Graph()
+    for recipe in recipes:
+        name = str(recipe["name"])
+        sources = {node.name: graph.sources.setdefault(node.id, node) for node in _sources(recipe)}
+        nodes: dict[str, Node] = {}
+        for stage in stages:
+            if stage.applies(recipe):
+                node = _node(stage, recipe, nodes, sources)
+                nodes[stage.name] = graph.nodes.setdefault(node.id, node)
+        graph.products.append(Product(name, recipe, folder / name, nodes, sources))
+    return graph
+
+
+def _sources(recipe: Mapping[str, Any]) -> list[SourceNode]:
+    label = str(recipe["model"].get("name", ""))
+    nodes = [_source("source", recipe["model"], label)]
+    adapter = recipe.get("adapter") or {}
+    if adapter.get("mode", "none") != "none":
+        nodes.append(_source("adapter", {"path": adapter.get("path", "")}, label))
+    return nodes
+
+
+def _source(name: str, spec: Mapping[str, Any], label: str) -> SourceNode:
+    return SourceNode(name, spec, digest("source-node", [name, dict(spec)]), label)
+
+
+def _node(
+    stage: Stage, recipe: Mapping[str, Any], nodes: Mapping[str, Node], sources: Mapping[str, SourceNode]
+) -> Node:
+    config = subset(recipe, stage.config)
+    known: dict[str, SourceNode | Node] = {**sources, **nodes}
+    edges = {one.stage: Edge(known[one.stage], tuple(one.files)) for one in stage.inputs if one.stage in known}
+    inputs = [[name, edge.node.id, sorted(edge.files)] for name, edge in sorted(edges.items())]
+    node_id = digest("node", [stage.name, stage.module, config, inputs])
+    label = str(recipe["model"].get("name", ""))
+    return Node(stage, config, edges, node_id, label, stage.memory(recipe))

@@ -1,0 +1,251 @@
+"""The product's folder: assembled beside its place, put there by one rename, up to date only if its bytes are."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.build.canonical import digest
+from pipeline.build.engine import Engine
+from pipeline.build.key import select
+from pipeline.build.nodes import Edge, Product
+from pipeline.build.store import CHUNK, Blob, disk_full, identity
+from pipeline.errors import StageFailed
+
+MANIFEST = "manifest.json"
+MANIFEST_FORMAT = 1
+REPORT = ("quality", "report.json")
+# (stage, its files, folder within the product)
+SHIPPED = (
+    ("graph", ("llm.onnx",), "onnx"),
+    ("link", ("*.mnn", "*.mnn.json"), ""),
+    ("weights", ("*.mnn.weight",), ""),
+    ("embedding", ("embeddings_*.bin",), ""),
+    ("tokenizer", ("tokenizer.mtok", "tokenizer.txt"), ""),
+    ("config", ("config.json", "llm_config.json"), ""),
+)
+FICLONE = 0x40049409  # linux/fs.h
+RENAME_EXCHANGE = 2  # linux/fs.h
+AT_FDCWD = -100  # linux/fcntl.h
+
+
+@dataclass(frozen=True)
+class Published:
+    """A product on the disk. how: "hit" or "built"."""
+
+    product: Product
+    how: str
+    bytes: int
+    manifest: Mapping[str, Any]
+
+
+def shipped(engine: Engine, product: Product) -> dict[str, tuple[Edge, str, Blob]]:
+    """Name in the product → (where it comes from, name there, blob)."""
+    files: dict[str, tuple[Edge, str, Blob]] = {}
+    for stage, patterns, folder in SHIPPED:
+        if stage not in product.nodes:
+            continue
+        node = product.nodes[stage]
+        for name, blob in select(engine.outcomes[node.id].record.files, patterns).items():
+            files[f"{folder}/{name}" if folder else name] = (Edge(node, (name,)), name, blob)
+    return files
+
+
+def up_to_date(engine: Engine, product: Product) -> Published | None:
+    """The product on the disk if it is the one that these outcomes make, whole and unedited; else None (and why, said)."""
+    try:
+        manifest = json.loads((product.folder / MANIFEST).read_text(encoding="utf-8"))
+        same = isinstance(manifest, dict) and manifest.get("key") == product_key(engine, product)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    if not same:
+        return None
+    memo = ProductMemo(engine.store.root / "product-digests.json")
+    for name, (_, _, blob) in shipped(engine, product).items():
+        if not memo.matches(product.folder / name, blob):
+            engine.console.say(f"{product.name}: {name} was changed or removed since it was published: publishing it again")
+            return None
+    memo.save()
+    return Published(product, "hit", _size(product.folder), manifest)
+
+
+def product_key(engine: Engine, product: Product) -> str:
+    """Digest of everything that the manifest says, but for the manifest itself."""
+    keys = {name: engine.outcomes[node.id].record.key for name, node in product.nodes.items()}
+    return digest("product", [MANIFEST_FORMAT, product.name, _plain(product.recipe), keys])
+
+
+def publish(engine: Engine, product: Product) -> Published:
+    """Assemble and put in place. Every stage of the product, the gate too, must have an outcome.
+
+    The former product is exchanged in one step and stays whole until then. Raises StageFailed when the disk is full.
+    """
+    missing = [name for name, node in product.nodes.items() if node.id not in engine.outcomes]
+    if missing:
+        raise StageFailed(f"{product.name}: not published, because {', '.join(missing)} did not pass")
+    product.folder.parent.mkdir(parents=True, exist_ok=True)
+    files = shipped(engine, product)
+    sources = {name: engine.materialise(edge)[there] for name, (edge, there, _) in files.items()}
+    manifest = make_manifest(engine, product, {name: blob for name, (_, _, blob) in files.items()})
+    with disk_full(product.folder):
+        scratch = Path(tempfile.mkdtemp(prefix=f".{product.name}-", dir=product.folder.parent))
+        try:
+            for name, path in sources.items():
+                copy_verified(path, scratch / name, files[name][2])
+            (scratch / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            scratch.chmod(0o755)
+            put_in_place(scratch, product.folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    memo = ProductMemo(engine.store.root / "product-digests.json")
+    for name, (_, _, blob) in files.items():
+        memo.remember(product.folder / name, blob)
+    memo.save()
+    return Published(product, "built", _size(product.folder), manifest)
+
+
+def make_manifest(engine: Engine, product: Product, files: Mapping[str, Blob]) -> dict[str, Any]:
+    """What the product is and where it came from; no time and no path of this machine but what the recipe says."""
+    records = {name: engine.outcomes[node.id].record for name, node in product.nodes.items()}
+    tools: dict[str, str] = {}
+    for record in records.values():
+        tools.update(record.ingredients["tools"])
+    return {
+        "format": MANIFEST_FORMAT,
+        "name": product.name,
+        "key": product_key(engine, product),
+        "recipe": {part: product.recipe[part].get("name", "") for part in ("model", "quant", "target")
+                   if isinstance(product.recipe.get(part), Mapping)},
+        "config": _plain(product.recipe),
+        "sources": {name: _source(engine, node.id) for name, node in product.sources.items() if node.id in engine.sources},
+        "tools": dict(sorted(tools.items())),
+        "files": {name: {"sha256": blob.sha256, "size": blob.size} for name, blob in sorted(files.items())},
+        "stages": {name: {"key": record.key, "output": record.output} for name, record in records.items()},
+        "notes": [f"{name}: {note}" for name, record in records.items() for note in record.notes],
+        "verification": _verification(engine, product),
+    }
+
+
+def _verification(engine: Engine, product: Product) -> dict[str, Any]:
+    mode = (product.recipe.get("verify") or {}).get("mode", "off")
+    stage, name = REPORT
+    if stage not in product.nodes:
+        return {"mode": mode, "verified": False}
+    path = engine.materialise(Edge(product.nodes[stage], (name,)))[name]
+    return {"mode": mode, "verified": True, "report": json.loads(path.read_text(encoding="utf-8"))}
+
+
+def _source(engine: Engine, node_id: str) -> dict[str, Any]:
+    found = engine.sources[node_id]
+    files = {name: {"sha256": blob.sha256, "size": blob.size} for name, blob in sorted(found.files.items())}
+    return {"kind": found.kind, "revision": found.revision, "files": files}
+
+
+def copy_verified(source: Path, target: Path, blob: Blob) -> None:
+    """A copy with an inode of its own: shared extents where the file system can, bytes hashed on their way elsewhere.
+
+    Never a hard link, not even of a read-only file: root, and `chmod`, could then edit the store through the product.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
+        if _clone(reader.fileno(), writer.fileno()):
+            return  # `source` was verified when it was materialised
+        hasher = hashlib.sha256()
+        while piece := reader.read(CHUNK):
+            hasher.update(piece)
+            writer.write(piece)
+    if hasher.hexdigest() != blob.sha256:
+        raise StageFailed(f"{source} changed while it was copied", "run again")
+
+
+def put_in_place(scratch: Path, folder: Path) -> None:
+    """Rename `scratch` to `folder`; if that exists, exchange the two, so that there is a whole product at any moment."""
+    if not folder.exists():
+        os.rename(scratch, folder)
+    elif not _exchange(scratch, folder):
+        aside = scratch.with_name(f"{scratch.name}.old")
+        os.rename(folder, aside)
+        os.rename(scratch, folder)
+        shutil.rmtree(aside)
+
+
+class ProductMemo:
+    """Digests of published files by identity (inode, size, mtime, ctime): a no-op must not read gigabytes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._changed = False
+        try:
+            loaded = json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            loaded = {}
+        self._entries: dict[str, list[Any]] = loaded if isinstance(loaded, dict) else {}
+
+    def matches(self, path: Path, blob: Blob) -> bool:
+        """Whether the file holds the blob's bytes; reads it only if its identity is new."""
+        try:
+            now = list(identity(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if self._entries.get(str(path)) == [now, blob.sha256]:
+            return True
+        from pipeline.build.store import hash_file
+
+        if now[1] != blob.size or hash_file(path) != blob.sha256:
+            return False
+        self.remember(path, blob)
+        return True
+
+    def remember(self, path: Path, blob: Blob) -> None:
+        """Note that the file holds the blob's bytes."""
+        self._entries[str(path)] = [list(identity(path)), blob.sha256]
+        self._changed = True
+
+    def save(self) -> None:
+        """Write the memo if it changed; entries of files that are gone are left out."""
+        if not self._changed:
+            return
+        entries = {path: entry for path, entry in self._entries.items() if os.path.exists(path)}
+        scratch = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        scratch.write_text(json.dumps(entries))
+        os.replace(scratch, self._path)
+
+
+def _plain(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe but for where the store lies, which says nothing of the product."""
+    return {key: value for key, value in json.loads(json.dumps(recipe)).items() if key != "cache"}
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in _walk(folder))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+def _clone(reader: int, writer: int) -> bool:
+    try:
+        fcntl.ioctl(writer, FICLONE, reader)
+    except OSError:
+        return False
+    return True
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    return bool(libc.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0)

@@ -1,0 +1,110 @@
+"""The child process that runs one stage: `python -m pipeline.build.worker FD PARENT`.
+
+Reads JSON lines on stdin: optionally {"warm": [modules]}, then the job. Writes JSON lines to FD: progress, notes, and at
+the end one result. stdout and stderr, native code's too, are the stage's log file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.build.lifeline import die_with_parent
+
+
+class PipeLog:
+    """`pipeline.build.stage.Log` over the pipe."""
+
+    def __init__(self, pipe: TextIO) -> None:
+        self._pipe = pipe
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        self.send({"progress": [int(done), int(total), str(what)]})
+
+    def note(self, text: str) -> None:
+        self.send({"note": str(text)})
+
+    def send(self, message: dict[str, Any]) -> None:
+        self._pipe.write(json.dumps(message) + "\n")
+        self._pipe.flush()
+
+
+def main(arguments: list[str]) -> None:
+    """Never returns: ends by `os._exit`, because some native libraries crash in their destructors."""
+    die_with_parent(int(arguments[1]))
+    log = PipeLog(os.fdopen(int(arguments[0]), "w", encoding="utf-8"))
+    job = _job()
+    if job is None:
+        os._exit(0)
+    result = _result(job, log)
+    log.send({"result": {**result, "imported": _imported(), "peak": _peak()}})
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _job() -> dict[str, Any] | None:
+    for line in sys.stdin:
+        message: dict[str, Any] = json.loads(line)
+        if "warm" not in message:
+            return message
+        for module in message["warm"]:
+            importlib.import_module(module)
+    return None
+
+
+def _result(job: dict[str, Any], log: PipeLog) -> dict[str, Any]:
+    try:
+        run_job(job, log)
+    except Exception as error:
+        traceback.print_exc()
+        return {"error": describe(error)}
+    return {}
+
+
+def run_job(job: dict[str, Any], log: Any) -> None:
+    """Call the stage's `run` with its declared part of the recipe and folders that hold its declared inputs only."""
+    from pipeline.build.config import strict
+
+    module = importlib.import_module(job["module"])
+    inputs = {name: Path(folder) for name, folder in job["inputs"].items()}
+    module.run(strict(job["config"], job["config_paths"]), inputs, Path(job["out"]), log)
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An exception as plain data: kind "user", "stage" or "bug", and one line."""
+    from pipeline.errors import PipelineError, UserError
+
+    if isinstance(error, UserError):
+        return {"kind": "user", "message": error.message, "next_step": error.next_step}
+    if isinstance(error, PipelineError):
+        message, next_step = getattr(error, "message", str(error)), getattr(error, "next_step", "")
+        return {"kind": "stage", "message": message, "next_step": next_step}
+    if isinstance(error, MemoryError):
+        return {"kind": "stage", "message": "out of memory", "next_step": "close other programs or build with -n 1"}
+    if isinstance(error, OSError) and error.errno is not None:
+        return {"kind": "os", "message": str(error), "errno": error.errno}
+    first = next(iter(str(error).splitlines()), "")
+    return {"kind": "bug", "message": f"{type(error).__name__}: {first}" if first else type(error).__name__}
+
+
+def _imported() -> list[str]:
+    """Files of the imported `pipeline` modules, so that the engine can tell one that the code digest missed."""
+    modules = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
+    return sorted(str(file) for name, file in modules if file and name.partition(".")[0] == "pipeline")
+
+
+def _peak() -> int:
+    """Peak resident bytes of this process."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,62 @@
+"""`doit plan`: what an export would do, and why."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipeline.errors import PipelineError
+from tasks.request import PARAMS, current
+
+
+def task_plan() -> dict[str, Any]:
+    """what an export would do, and why: doit plan model=… quant=… [--json]"""
+    task: dict[str, Any] = {"actions": None, "params": PARAMS, "pos_arg": "words", "io": {"capture": False}}
+    request = current()
+    if request.verb == "plan" and request.command == "run":
+        from tasks.session import session
+
+        task["actions"] = [session().guard("plan", _plan)]
+    return {**task, "actions": task["actions"] or [_nothing]}
+
+
+def _nothing(jobs: str, always: bool, keep_going: bool, locked: bool, words: list[str], **options: Any) -> None:
+    """doit wants an action of every task; `doit list` runs none."""
+
+
+def _plan() -> None:
+    from pipeline.build.console import size, table
+    from pipeline.build.plan import make_plan, product_verdict
+    from tasks.session import session
+
+    run = session()
+    present = {node.id: _present(node) for node in run.graph.sources.values()}
+    steps = make_plan(run.engine, run.graph, present)
+    verdicts = {product.name: product_verdict(run.engine, product, steps) for product in run.graph.products}
+    if run.request.json:
+        products = [
+            {"product": product.name, "verdict": verdicts[product.name],
+             "stages": [steps[node.id].to_json() for node in product.nodes.values()]}
+            for product in run.graph.products
+        ]
+        print(json.dumps({"format": 1, "products": products}, indent=2, sort_keys=True))
+        return
+    for product in run.graph.products:
+        print(f"{product.name}: {verdicts[product.name]}")
+        rows = [["stage", "", "size", "why"]]
+        for node in product.nodes.values():
+            step = steps[node.id]
+            rows.append([step.stage, step.verdict, size(step.bytes) if step.bytes else "", step.why()])
+        print(table(rows, right=(2,)))
+
+
+def _present(node: Any) -> bool:
+    from tasks.session import session
+
+    run = session()
+    try:
+        run.engine.resolve(node, run.terminal.log(node.name))
+    except PipelineError as error:
+        run.terminal.say(f"{node.name}: {error}")
+        return False
+    return True

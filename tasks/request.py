@@ -1,0 +1,106 @@
+"""The command line as doit leaves it: which verb, which overrides, which options (before or after the verb)."""
+
+from __future__ import annotations
+
+import getopt
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from doit import doit_cmd, get_initial_workdir
+from doit.exceptions import InvalidTask
+
+from pipeline.errors import UserError
+
+RECIPE_VERBS = ("export", "plan", "verify", "lock")
+VERBS = (*RECIPE_VERBS, "models", "quants", "gc", "usage")
+COMMANDS = ("help", "run", "list", "info", "clean", "forget", "ignore", "dumpdb", "strace", "tabcompletion", "reset-dep")
+
+# What `doit export` takes after its name; doit itself takes the first three before it.
+PARAMS = (
+    {"name": "jobs", "short": "n", "long": "process", "type": str, "default": "", "help": "stages at once (default 2)"},
+    {"name": "always", "short": "a", "long": "always-execute", "type": bool, "default": False, "help": "build every stage again"},
+    {"name": "keep_going", "short": "c", "long": "continue", "type": bool, "default": False, "help": "go on after a failure"},
+    {"name": "locked", "short": "", "long": "locked", "type": bool, "default": False, "help": "fail on any difference from pipeline.lock"},
+    {"name": "json", "short": "", "long": "json", "type": bool, "default": False, "help": "for machines"},
+)
+_SHORT = "n:ac"
+_LONG = ["process=", "always-execute", "continue", "locked", "json"]
+
+
+class BadRequest(InvalidTask):  # type: ignore[misc]
+    """A UserError in the shape that doit prints as one line, with exit code 3."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """verb: "" when doit was asked for something else (`doit list`). command: doit's own, "run" for a verb."""
+
+    command: str
+    verb: str
+    overrides: tuple[str, ...]
+    jobs: int = 2
+    always: bool = False
+    keep_going: bool = False
+    locked: bool = False
+    json: bool = False
+
+    @property
+    def has_recipe(self) -> bool:
+        """Whether the recipes of the overrides are wanted: by a verb, or by `doit clean|forget export model=…`."""
+        return self.verb in RECIPE_VERBS
+
+
+def current() -> Request:
+    """The request of this process. Raises BadRequest."""
+    variables: Mapping[str, str] = doit_cmd._CMDLINE_VARS or {}
+    try:
+        return parse(sys.argv[1:], variables)
+    except UserError as error:
+        raise BadRequest(str(error)) from None
+
+
+def parse(arguments: Sequence[str], variables: Mapping[str, str]) -> Request:
+    """`arguments` as typed; `variables` are the key=value ones, as doit took them out. Raises UserError."""
+    words = [text for text in arguments if not text.startswith(("-", "~")) and "=" not in text]
+    command = words[0] if words and words[0] in COMMANDS else "run"
+    verb = next((word for word in words if word in VERBS), "")
+    overrides = tuple(f"{key}={value}" for key, value in variables.items())
+    overrides += tuple(text for text in arguments if text.startswith("~") and "=" not in text)
+    if command == "run" and not verb and overrides and not [word for word in words if not word.isdigit()]:
+        verb = "export"  # `doit model=…` means the main job
+    if command != "run" or verb not in RECIPE_VERBS:
+        return Request(command, verb, overrides)
+    return Request(command, verb, overrides, **_options(arguments, verb))
+
+
+def _options(arguments: Sequence[str], verb: str) -> dict[str, object]:  # type: ignore[type-arg]
+    mine = [text for text in arguments if text.startswith("-") or "=" not in text]
+    try:
+        pairs, rest = getopt.gnu_getopt([text for text in mine if not text.startswith("~")], _SHORT, _LONG)
+    except getopt.GetoptError as error:
+        raise UserError(f"doit {verb}: {error}", f"type doit help {verb}") from None
+    stray = [word for word in rest if word not in (verb, "run")]
+    if stray:
+        raise UserError(f"'{stray[0]}' is not an override", f"write key=value, for example model={stray[0]}")
+    options: dict[str, object] = {}
+    for name, value in pairs:
+        if name in ("-n", "--process"):
+            options["jobs"] = _count(value)
+        else:
+            options[{"-a": "always", "--always-execute": "always", "-c": "keep_going", "--continue": "keep_going"}.get(
+                name, name.lstrip("-"))] = True
+    return options
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"-n {text}: a number of stages to run at once was expected", "write -n 2")
+    return int(text)
+
+
+def start_folder() -> Path:
+    """Where the person typed; doit itself works in dodo.py's folder."""
+    return Path(get_initial_workdir() or os.getcwd())
