@@ -30,7 +30,8 @@ STAGE = Stage(
     config=(
         "model.trust_remote_code",
         "model.allow_pickle",
-        "adapter",
+        "adapter.mode",
+        "adapter.weight",
         "verify.sequences",
         "verify.length",
         "verify.max_new_tokens",
@@ -39,6 +40,7 @@ STAGE = Stage(
         "verify.reference_memory_gb",
     ),
     tools=("torch", "transformers", "tokenizers", "peft", "gguf", "safetensors"),
+    warm=("torch", "transformers"),
     memory=expected_memory,
     applies=lambda recipe: bool(recipe["verify"]["mode"] != "off"),
 )
@@ -76,7 +78,7 @@ def _too_big(verify: Mapping[str, Any], checkpoint: Path) -> str:
 
     tensors = json.loads((checkpoint / "tensors.json").read_text("utf-8"))["tensors"]
     parameters = sum(math.prod(entry["shape"]) for entry in tensors.values())
-    vocabulary = max(entry["shape"][0] for entry in tensors.values() if entry["shape"])
+    vocabulary = max(entry["shape"][0] for entry in tensors.values() if len(entry["shape"]) == 2)
     needed = memory_estimate(parameters, int(verify["length"]), vocabulary)
     limit, free = float(verify["reference_memory_gb"]) * 1e9, psutil.virtual_memory().available
     if needed > limit:

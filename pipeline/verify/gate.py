@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StageFailed
+from pipeline.errors import StageFailed, UserError
 
 REPORT = "report.json"
 
@@ -90,7 +90,7 @@ def enforce(report: Report, path: Path) -> None:
     first = report.failed[0]
     others = f" and {len(report.failed) - 1} more" if len(report.failed) > 1 else ""
     limit = "" if first.limit is None else f", limit {_shown(first.limit)}"
-    reason = f" ({first.reason})" if first.reason else ""
+    reason = f" ({_short(first.reason, 200)})" if first.reason else ""
     raise StageFailed(
         f"verification failed: {first.name} = {_shown(first.value)}{limit}{reason}{others}; report: {path}",
         "choose a gentler quant, or read the report before you raise a limit under verify.thresholds",
@@ -98,7 +98,7 @@ def enforce(report: Report, path: Path) -> None:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else repr(_short(value)) if isinstance(value, str) else str(value)
 
 
 def _json_safe(value: Any) -> Any:
@@ -108,3 +108,32 @@ def _json_safe(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_json_safe(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def limits_for(thresholds: Mapping[str, Any], bits: int) -> dict[str, Any]:
+    """The limits that conf/verify gives for weights of `bits` bits. Raises UserError if it gives none."""
+    if str(bits) not in thresholds:
+        known = ", ".join(sorted(thresholds, key=int)) or "none"
+        raise UserError(
+            f"verify.thresholds has limits for {known} bits, not for {bits}", f"add verify.thresholds.{bits}"
+        )
+    return dict(thresholds[str(bits)])
+
+
+def summary(report: Report) -> str:
+    """One line of figures for the table of stages."""
+    ran = [check for check in report.checks if check.passed is not None]
+    told = [f"{len(ran) - len(report.failed)} of {len(ran)} checks passed"]
+    if skipped := len(report.checks) - len(ran):
+        told.append(f"{skipped} not run")
+    logits = report.figures.get("logits")
+    if logits:
+        told.append(f"KL {logits['kld_mean']:.4g}, top-1 {logits['top1']:.1%}")
+    if report.figures.get("answer"):
+        told.append(f"answer “{_short(str(report.figures['answer']))}”")
+    return "; ".join(told)
+
+
+def _short(text: str, width: int = 60) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else flat[: width - 1] + "…"

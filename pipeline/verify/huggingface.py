@@ -32,6 +32,13 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     return _load(AutoTokenizer, folder, trust_remote_code=trust_remote_code)
 
 
+def load_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """transformers' config of a folder that has a config.json."""
+    from transformers import AutoConfig
+
+    return _load(AutoConfig, folder, trust_remote_code=trust_remote_code)
+
+
 def load_model(folder: Path, model: Mapping[str, Any], adapter: Path | None = None, weight: float = 1.0) -> Any:
     """The causal language model in float32, on the CPU, in eval mode, with a LoRA merged by PEFT if there is one.
 

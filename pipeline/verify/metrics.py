@@ -6,7 +6,8 @@ A block of 256 × 49,152 float32 is 50 MB; working on 16 rows keeps the float64 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +18,28 @@ Logits = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Agreement:
-    """kld_mean, kld_p99: nats per position, KL(reference ‖ engine). top1: share of positions with the same argmax.
+    """divergences: float64 [positions], KL(reference ‖ engine) in nats. same: positions with the same argmax.
 
     max_error: largest |difference| of raw logits; reference_max: largest |logit| of the reference.
     """
 
-    positions: int
-    kld_mean: float
-    kld_p99: float
-    top1: float
+    divergences: NDArray[np.float64]
+    same: int
     max_error: float
     reference_max: float
+
+    @property
+    def kld_mean(self) -> float:
+        return float(self.divergences.mean())
+
+    @property
+    def kld_p99(self) -> float:
+        return float(np.quantile(self.divergences, 0.99))
+
+    @property
+    def top1(self) -> float:
+        """Share of positions at which both choose the same token."""
+        return self.same / len(self.divergences)
 
     @property
     def relative_error(self) -> float:
@@ -35,25 +47,26 @@ class Agreement:
         return self.max_error / self.reference_max if self.reference_max else float("inf")
 
     def as_dict(self) -> dict[str, float | int]:
-        return {**asdict(self), "relative_error": self.relative_error}
+        """The figures of a report."""
+        names = ("kld_mean", "kld_p99", "top1", "max_error", "relative_error")
+        return {"positions": len(self.divergences), **{name: getattr(self, name) for name in names}}
 
 
 def compare_logits(reference: Logits, engine: Logits) -> Agreement:
     """Every figure in one pass. Raises ValueError if the shapes differ, are empty, or a value is not finite."""
     _require_comparable(reference, engine)
-    kld, same = np.empty(len(reference)), 0
+    divergences, same = np.empty(len(reference)), 0
     max_error = reference_max = 0.0
     for start in range(0, len(reference), ROWS):
         rows = slice(start, start + ROWS)
         p, q = reference[rows].astype(np.float64), engine[rows].astype(np.float64)
         if not (np.isfinite(p).all() and np.isfinite(q).all()):
             raise ValueError(f"logits of positions {start}–{start + len(p) - 1} are not finite")
-        kld[rows] = kl_divergence(p, q)
+        divergences[rows] = kl_divergence(p, q)
         same += int((p.argmax(axis=-1) == q.argmax(axis=-1)).sum())
         max_error = max(max_error, float(np.abs(p - q).max()))
         reference_max = max(reference_max, float(np.abs(p).max()))
-    mean, p99 = float(kld.mean()), float(np.quantile(kld, 0.99))
-    return Agreement(len(reference), mean, p99, same / len(reference), max_error, reference_max)
+    return Agreement(divergences, same, max_error, reference_max)
 
 
 def kl_divergence(reference: NDArray[np.float64], engine: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -73,3 +86,16 @@ def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 def _require_comparable(reference: Logits, engine: Logits) -> None:
     if reference.shape != engine.shape or reference.ndim != 2 or not reference.size:
         raise ValueError(f"logits of shapes {reference.shape} and {engine.shape} cannot be compared")
+
+
+def pooled(parts: Sequence[Agreement]) -> Agreement:
+    """Figures over the positions of all parts; the 99th percentile over their joined divergences."""
+    if not parts:
+        raise ValueError("no sequence was compared")
+    divergences = np.concatenate([part.divergences for part in parts])
+    return Agreement(
+        divergences=divergences,
+        same=sum(part.same for part in parts),
+        max_error=max(part.max_error for part in parts),
+        reference_max=max(part.reference_max for part in parts),
+    )

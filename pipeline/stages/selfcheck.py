@@ -1,0 +1,46 @@
+"""Architecture self-check: needs the config only, so it also guards models that the machine cannot load."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.build.stage import Input, Log, Stage
+
+STAGE = Stage(
+    name="selfcheck",
+    module="pipeline.stages.selfcheck",
+    inputs=(Input("checkpoint", ("config.json", "*.py")),),
+    config=("model.trust_remote_code", "target", "graph"),
+    tools=("MNN", "torch", "transformers", "onnx", "numpy", "tokenizers", "safetensors"),
+    code=("pipeline.mnn.runner",),
+    warm=("torch", "transformers"),
+    memory=lambda recipe: 1200 << 20,
+    applies=lambda recipe: bool(recipe["verify"]["mode"] != "off"),
+)
+
+
+def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
+    """Write `selfcheck.json`: errors relative to max|logit|. The limit is held by the gate, so it may change freely."""
+    import torch
+
+    from pipeline.verify import random_model, selfcheck, shrink
+    from pipeline.verify.huggingface import load_config
+
+    torch.set_num_threads(1)
+    model = config["model"]
+    small = shrink.shrink(load_config(inputs["checkpoint"], trust_remote_code=bool(model["trust_remote_code"])))
+    with tempfile.TemporaryDirectory(prefix="selfcheck-") as scratch:
+        work = Path(scratch)
+        network = random_model.random_model(small.config)
+        random_model.write_folder(network, work / "source", inputs["checkpoint"])
+        ids = selfcheck.random_tokens(int(small.config.vocab_size))
+        expected = selfcheck.reference_logits(network, ids)
+        recipe = selfcheck.fp16_recipe(model, config["target"], config["graph"])
+        found = selfcheck.engine_logits(selfcheck.build(work / "source", work, recipe), ids)
+    told = {**selfcheck.compare(expected, found), "layers": small.layers, "scaled": small.scaled}
+    (out / "selfcheck.json").write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", "utf-8")
+    log.note(f"layers {small.layers}: largest logit error {told['error']:.1e} of the largest logit")

@@ -1,0 +1,61 @@
+"""A Hugging Face folder with random weights whose logits show mistakes, and a tokenizer of 256 bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+SEED = 20
+SMALLEST = 2.0**-12  # far above fp16's smallest normal number, so that bfloat16 values survive fp16 storage exactly
+
+
+def random_model(config: Any) -> Any:
+    """A float32 model in eval mode with deterministic weights that bfloat16 and fp16 both hold exactly.
+
+    Matrices have variance 1 / columns: attention scores then differ by whole units, unlike at the usual 0.02, and a
+    wrong position, mask or head shows in the logits. Vectors (norms, biases) are moved off 0 and 1, so that each counts.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(SEED)
+    build: Any = AutoModelForCausalLM.from_config
+    model = build(config, dtype=torch.float32, attn_implementation="eager")
+    generator = torch.Generator().manual_seed(SEED)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            scaled = noise.mul_(0.1) + parameter if parameter.dim() < 2 else noise.div_(math.sqrt(parameter.shape[-1]))
+            scaled[scaled.abs() < SMALLEST] = 0
+            parameter.copy_(scaled.bfloat16())
+    return model.eval()
+
+
+def write_folder(model: Any, folder: Path, code: Path) -> None:
+    """config.json, model.safetensors (bfloat16), tokenizer.json; and `*.py` of `code`, the model's own if it has any."""
+    import torch
+
+    state = {name: value.bfloat16() for name, value in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=state, safe_serialization=True)
+    del state
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["dtype"] = str(torch.bfloat16).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", "utf-8")
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}\n', "utf-8")
+    for path in sorted(code.glob("*.py")):
+        shutil.copyfile(path, folder / path.name)
+
+
+def byte_tokenizer() -> Any:
+    """A byte-level BPE without merges. The engine opens no model without a tokenizer; the self-check feeds ids."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={byte: number for number, byte in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer

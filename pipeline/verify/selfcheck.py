@@ -1,0 +1,98 @@
+"""The architecture self-check: a small random model of the same kind through our own stages, against Hugging Face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pipeline.build.config import subset
+from pipeline.build.stage import Log
+from pipeline.mnn.runner import Engine
+from pipeline.stages import checkpoint, config, embedding, graph, link, tokenizer, weights
+from pipeline.verify import huggingface
+from pipeline.verify.metrics import Logits
+from pipeline.verify.product import EXACT, assemble
+
+STAGES: tuple[ModuleType, ...] = (checkpoint, graph, weights, embedding, link, tokenizer, config)
+SHIPPED = ("weights", "embedding", "link", "config", "tokenizer")
+PREFILL = 40  # longer than the shrunk sliding window, so that some keys are out of sight
+DECODE = 8
+SEED = 7
+
+
+class _Silent(Log):
+    """The inner stages' progress is not the user's."""
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
+def fp16_recipe(
+    model: Mapping[str, Any], target: Mapping[str, Any], graph_options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The recipe of the small model: the user's target and graph, everything else such that nothing is lost."""
+    quant = {"name": "fp16", "algorithm": "rtn", "bits": 16, "block": 0, "lm_bits": None, "lm_block": None}
+    quant |= {"symmetric": False, "scale_bits": 16, "rules": [], "target_bytes": None, "target_bpw": None}
+    return {
+        "model": {**model, "gptq_path": "", "context_length": 0, "allow_pickle": False},
+        "quant": {**quant, "max_kld": None, "calibration": {}},
+        "adapter": {"mode": "none", "path": "", "weight": 1.0},
+        "embedding": {"mode": "auto", "bits": 16},
+        "target": target,
+        "graph": graph_options,
+    }
+
+
+def build(source: Path, work: Path, recipe: Mapping[str, Any]) -> Path:
+    """Take a Hugging Face folder through the stages, in this process; the product's folder, ready for the engine."""
+    outputs = {"source": source}
+    for module in STAGES:
+        stage = module.STAGE
+        out = work / stage.name
+        out.mkdir(parents=True)
+        inputs = {edge.stage: outputs[edge.stage] for edge in stage.inputs if edge.stage in outputs}
+        module.run(subset(recipe, stage.config), inputs, out, _Silent())
+        outputs[stage.name] = out
+    return assemble([outputs[name] for name in SHIPPED], work / "product")
+
+
+def random_tokens(vocabulary: int) -> list[int]:
+    """PREFILL + DECODE token ids."""
+    generator = np.random.default_rng(SEED)
+    return [int(token) for token in generator.integers(3, vocabulary, PREFILL + DECODE)]
+
+
+def engine_logits(product: Path, ids: list[int]) -> Logits:
+    """float32 [PREFILL + DECODE, vocabulary]: all positions of the prefill, then one row per cached decode step."""
+    with Engine(product, {**EXACT, "thread_num": 1}) as engine:
+        prefill = engine.logits(ids[:PREFILL])
+        engine.prefill(ids[:PREFILL])
+        steps = [engine.step(token) for token in ids[PREFILL:]]
+    return np.concatenate([prefill, np.stack(steps)])
+
+
+def compare(reference: Logits, engine: Logits) -> dict[str, float]:
+    """Largest errors of prefill and decode, as shares of the reference's largest logit."""
+    if reference.shape != engine.shape:
+        raise ValueError(f"logits of shapes {reference.shape} and {engine.shape} cannot be compared")
+    largest = float(np.abs(reference).max())
+    error = np.abs(reference.astype(np.float64) - engine) / largest
+    worst = float(error.max()) if np.isfinite(error).all() else float("inf")
+    return {
+        "max_logit": largest,
+        "error": worst,
+        "prefill_error": float(np.nan_to_num(error[:PREFILL], nan=np.inf).max()),
+        "decode_error": float(np.nan_to_num(error[PREFILL:], nan=np.inf).max()),
+    }
+
+
+def reference_logits(model: Any, ids: list[int]) -> Logits:
+    """The same rows as `engine_logits`, by Hugging Face in float32 with its own cache."""
+    return huggingface.decode_logits(model, ids[:PREFILL], ids[PREFILL:])

@@ -1,0 +1,143 @@
+"""A small model of the same architecture: what the self-check takes through the pipeline instead of gigabytes.
+
+Always: as few layers as show every kind of layer that the config names (two at least), a sliding window short enough to
+be crossed, a vocabulary of at most 4,096. Only if that still leaves more than 40 million parameters: fewer heads (head
+size and the ratio of query to key heads stay), fewer experts, and a hidden size to match. What is left out is thereby
+only size: kinds of layers, attention, RoPE, norms, biases, experts and tied embeddings are those of the model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+VOCABULARY = 4096
+WINDOW = 16
+LAYERS = 2
+PARAMETERS = 40_000_000
+KV_HEADS = 2
+EXPERTS = 8
+EXPERTS_PER_TOKEN = 2
+HIDDEN = 1024
+EXPERT_WIDTH = 256
+
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+EXPERT_WIDTHS = ("moe_intermediate_size", "shared_expert_intermediate_size")
+WINDOWS = ("sliding_window", "attention_window_size")
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """config: the small model's. layers: which of the model's layers it has. scaled: whether widths were cut too."""
+
+    config: Any
+    layers: list[int]
+    scaled: bool
+
+
+def shrink(config: Any) -> Shrunk:
+    """A copy of a transformers config, small enough to build, export and run in seconds; the original stays."""
+    small = copy.deepcopy(config)
+    layers = representative_layers(small)
+    _keep_layers(small, layers)
+    _cut_vocabulary(small)
+    for name in WINDOWS:
+        if getattr(small, name, None):
+            setattr(small, name, min(int(getattr(small, name)), WINDOW))
+    if count_parameters(small) <= PARAMETERS:
+        return Shrunk(small, layers, scaled=False)
+    scale_widths(small)
+    return Shrunk(small, layers, scaled=True)
+
+
+def representative_layers(config: Any) -> list[int]:
+    """The first layer of each kind, in order; kinds are told apart by the config's per-layer lists. At least two."""
+    count = int(config.num_hidden_layers)
+    kinds = list(zip(*(value for _, value in _per_layer(config, count)), strict=True)) or [()] * count
+    first = {kind: index for index, kind in reversed(list(enumerate(map(str, kinds))))}
+    chosen = set(first.values()) | _special_layers(config, count)
+    for index in range(count):
+        if len(chosen) >= LAYERS:
+            break
+        chosen.add(index)
+    return sorted(chosen)
+
+
+def count_parameters(config: Any) -> int:
+    """Parameters of the config's model, from shapes alone."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    build: Any = AutoModelForCausalLM.from_config
+    with torch.device("meta"):
+        return int(sum(parameter.numel() for parameter in build(config).parameters()))
+
+
+def scale_widths(config: Any) -> None:
+    """Fewer heads, experts and columns, in place; head size and the number of query heads per key head stay."""
+    heads, hidden = int(config.num_attention_heads), int(config.hidden_size)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    size = int(getattr(config, "head_dim", None) or hidden // heads)
+    few = min(kv_heads, KV_HEADS)
+    config.num_attention_heads = few * (heads // kv_heads)
+    if getattr(config, "num_key_value_heads", None):
+        config.num_key_value_heads = few
+    tied = heads * size == hidden and not getattr(config, "head_dim", None)
+    config.hidden_size = config.num_attention_heads * size if tied else min(hidden, HIDDEN)
+    _scale_feed_forward(config)
+
+
+def _scale_feed_forward(config: Any) -> None:
+    if getattr(config, "intermediate_size", None):
+        config.intermediate_size = min(int(config.intermediate_size), 2 * int(config.hidden_size))
+    for name in EXPERT_WIDTHS:
+        if getattr(config, name, None):
+            setattr(config, name, min(int(getattr(config, name)), EXPERT_WIDTH))
+    for name in EXPERT_COUNTS:
+        if getattr(config, name, None):
+            setattr(config, name, min(int(getattr(config, name)), EXPERTS))
+    if getattr(config, "num_experts_per_tok", None):
+        config.num_experts_per_tok = min(int(config.num_experts_per_tok), EXPERTS_PER_TOKEN)
+
+
+def _keep_layers(config: Any, layers: list[int]) -> None:
+    count = int(config.num_hidden_layers)
+    for name, value in _per_layer(config, count):
+        setattr(config, name, [value[index] for index in layers])
+    if getattr(config, "mlp_only_layers", None):
+        config.mlp_only_layers = [new for new, old in enumerate(layers) if old in config.mlp_only_layers]
+    if getattr(config, "first_k_dense_replace", None):
+        config.first_k_dense_replace = sum(index < config.first_k_dense_replace for index in layers)
+    if getattr(config, "max_window_layers", None):
+        config.max_window_layers = sum(index < config.max_window_layers for index in layers)
+    config.num_hidden_layers = len(layers)
+
+
+def _special_layers(config: Any, count: int) -> set[int]:
+    """Layers whose kind is told by a number: the first dense and the first sparse one of a mixture of experts."""
+    dense = int(getattr(config, "first_k_dense_replace", None) or 0)
+    step = int(getattr(config, "decoder_sparse_step", None) or 1)
+    only = list(getattr(config, "mlp_only_layers", None) or [])
+    special = {0, dense} if dense else set()
+    if step > 1:
+        special |= {0, step - 1}
+    if only:
+        special |= {only[0], next((n for n in range(count) if n not in only), 0)}
+    return {index for index in special if index < count}
+
+
+def _per_layer(config: Any, count: int) -> Iterable[tuple[str, list[Any]]]:
+    """The config's lists with one entry per layer (`layer_types`, `no_rope_layers`, …)."""
+    for name, value in sorted(vars(config).items()):
+        if isinstance(value, list) and len(value) == count and name not in ("mlp_only_layers", *SPECIAL_TOKENS):
+            yield name, value
+
+
+def _cut_vocabulary(config: Any) -> None:
+    config.vocab_size = min(int(config.vocab_size), VOCABULARY)
+    for number, name in enumerate(SPECIAL_TOKENS):
+        if getattr(config, name, None) is not None:
+            setattr(config, name, number)
