@@ -16,7 +16,7 @@ def random_model(config: Any) -> Any:
     """A float32 model in eval mode with deterministic weights that bfloat16 and fp16 both hold exactly.
 
     Matrices have variance 1 / columns: attention scores then differ by whole units, unlike at the usual 0.02, and a
-    wrong position, mask or head shows in the logits. Vectors (norms, biases) are moved off 0 and 1, so that each counts.
+    wrong position, mask or head shows in the logits. Vectors (norms, biases) are moved off 0 and 1, so each counts.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -35,7 +35,7 @@ def random_model(config: Any) -> Any:
 
 
 def write_folder(model: Any, folder: Path, code: Path) -> None:
-    """config.json, model.safetensors (bfloat16), tokenizer.json; and `*.py` of `code`, the model's own if it has any."""
+    """config.json, model.safetensors (bfloat16), tokenizer.json; and `*.py` of `code`, the model's own code."""
     import torch
 
     state = {name: value.bfloat16() for name, value in model.state_dict().items()}

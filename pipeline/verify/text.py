@@ -71,4 +71,4 @@ def _paragraphs(*, for_evaluation: bool) -> list[str]:
     chosen = (
         topics[name] for number, name in enumerate(sorted(topics)) if (number % EVALUATION_EVERY == 0) == for_evaluation
     )
-    return [paragraph for topic in chosen for paragraph in topic.split(PARAGRAPH) if paragraph.strip()]
+    return [paragraph.strip("\n") for topic in chosen for paragraph in topic.split(PARAGRAPH) if paragraph.strip()]

@@ -17,7 +17,7 @@ from pipeline.verify.text import (
 
 
 def paragraphs(text: str) -> set[str]:
-    return {paragraph.strip() for paragraph in text.split(PARAGRAPH) if paragraph.strip()}
+    return {" ".join(paragraph.split()) for paragraph in text.split(PARAGRAPH) if paragraph.strip()}
 
 
 def test_no_paragraph_is_in_both_parts() -> None:
