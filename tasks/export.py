@@ -61,7 +61,8 @@ def _product_task(product: Product) -> Task:
         run.published.append(published)
 
     name = f"product:{product.name}"
-    after = [f"export:{_name(node)}" for node in (*product.sources.values(), *product.nodes.values())]
+    nodes: list[Node | SourceNode] = [*product.sources.values(), *product.nodes.values()]
+    after = [f"export:{_name(node)}" for node in nodes]
     return {**_task(name, run.guard(name, make)), "task_dep": after}
 
 

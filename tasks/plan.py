@@ -35,8 +35,11 @@ def _plan() -> None:
     verdicts = {product.name: product_verdict(run.engine, product, steps) for product in run.graph.products}
     if run.request.json:
         products = [
-            {"product": product.name, "verdict": verdicts[product.name],
-             "stages": [steps[node.id].to_json() for node in product.nodes.values()]}
+            {
+                "product": product.name,
+                "verdict": verdicts[product.name],
+                "stages": [steps[node.id].to_json() for node in product.nodes.values()],
+            }
             for product in run.graph.products
         ]
         print(json.dumps({"format": 1, "products": products}, indent=2, sort_keys=True))

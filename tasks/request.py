@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from doit import doit_cmd, get_initial_workdir
 from doit.exceptions import InvalidTask
@@ -16,14 +17,47 @@ from pipeline.errors import UserError
 
 RECIPE_VERBS = ("export", "plan", "verify", "lock")
 VERBS = (*RECIPE_VERBS, "models", "quants", "gc", "usage")
-COMMANDS = ("help", "run", "list", "info", "clean", "forget", "ignore", "dumpdb", "strace", "tabcompletion", "reset-dep")
+COMMANDS = (
+    "help",
+    "run",
+    "list",
+    "info",
+    "clean",
+    "forget",
+    "ignore",
+    "dumpdb",
+    "strace",
+    "tabcompletion",
+    "reset-dep",
+)
 
 # What `doit export` takes after its name; doit itself takes the first three before it.
 PARAMS = (
     {"name": "jobs", "short": "n", "long": "process", "type": str, "default": "", "help": "stages at once (default 2)"},
-    {"name": "always", "short": "a", "long": "always-execute", "type": bool, "default": False, "help": "build every stage again"},
-    {"name": "keep_going", "short": "c", "long": "continue", "type": bool, "default": False, "help": "go on after a failure"},
-    {"name": "locked", "short": "", "long": "locked", "type": bool, "default": False, "help": "fail on any difference from pipeline.lock"},
+    {
+        "name": "always",
+        "short": "a",
+        "long": "always-execute",
+        "type": bool,
+        "default": False,
+        "help": "build every stage again",
+    },
+    {
+        "name": "keep_going",
+        "short": "c",
+        "long": "continue",
+        "type": bool,
+        "default": False,
+        "help": "go on after a failure",
+    },
+    {
+        "name": "locked",
+        "short": "",
+        "long": "locked",
+        "type": bool,
+        "default": False,
+        "help": "fail on any difference from pipeline.lock",
+    },
     {"name": "json", "short": "", "long": "json", "type": bool, "default": False, "help": "for machines"},
 )
 _SHORT = "n:ac"
@@ -76,7 +110,7 @@ def parse(arguments: Sequence[str], variables: Mapping[str, str]) -> Request:
     return Request(command, verb, overrides, **_options(arguments, verb))
 
 
-def _options(arguments: Sequence[str], verb: str) -> dict[str, object]:  # type: ignore[type-arg]
+def _options(arguments: Sequence[str], verb: str) -> dict[str, Any]:
     mine = [text for text in arguments if text.startswith("-") or "=" not in text]
     try:
         pairs, rest = getopt.gnu_getopt([text for text in mine if not text.startswith("~")], _SHORT, _LONG)
@@ -85,13 +119,16 @@ def _options(arguments: Sequence[str], verb: str) -> dict[str, object]:  # type:
     stray = [word for word in rest if word not in (verb, "run")]
     if stray:
         raise UserError(f"'{stray[0]}' is not an override", f"write key=value, for example model={stray[0]}")
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     for name, value in pairs:
         if name in ("-n", "--process"):
             options["jobs"] = _count(value)
         else:
-            options[{"-a": "always", "--always-execute": "always", "-c": "keep_going", "--continue": "keep_going"}.get(
-                name, name.lstrip("-"))] = True
+            options[
+                {"-a": "always", "--always-execute": "always", "-c": "keep_going", "--continue": "keep_going"}.get(
+                    name, name.lstrip("-")
+                )
+            ] = True
     return options
 
 

@@ -75,7 +75,9 @@ def _open(request: Request) -> Session:
     hold_shared(store.lock_path("gc"))
     graph = build_graph(configs, stages(), home / ARTIFACTS)
     terminal = Terminal(many=len(configs) > 1)
-    engine = Engine(store, CodeDigests(store.root / "code-digests.json"), _resolver(store), terminal, always=request.always)
+    engine = Engine(
+        store, CodeDigests(store.root / "code-digests.json"), _resolver(store), terminal, always=request.always
+    )
     _end_cleanly(engine)
     notes = tuple(dict.fromkeys(note for recipe in recipes for note in recipe.notes))
     return Session(request, engine, graph, terminal, notes)

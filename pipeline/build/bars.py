@@ -12,8 +12,13 @@ class RichBars:
     """One bar for each stage that reports progress."""
 
     def __init__(self, stream: TextIO) -> None:
-        columns = (TextColumn("  {task.description:<12}"), BarColumn(32), TextColumn("{task.percentage:>3.0f} %"),
-                   TextColumn("{task.fields[what]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("  {task.description:<12}"),
+            BarColumn(32),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[what]}"),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, console=Console(file=stream), transient=True)
         self._progress.start()
         self._tasks: dict[str, TaskID] = {}

@@ -131,8 +131,11 @@ def module_file(name: str, root: Path = ROOT) -> Path | None:
 
 def _data_files(folder: Path) -> tuple[Path, ...]:
     return tuple(
-        sorted(Path(one.path) for one in os.scandir(folder)
-               if one.is_file() and not one.name.startswith(".") and not one.name.endswith(SOURCE_SUFFIXES))
+        sorted(
+            Path(one.path)
+            for one in os.scandir(folder)
+            if one.is_file() and not one.name.startswith(".") and not one.name.endswith(SOURCE_SUFFIXES)
+        )
     )
 
 
@@ -169,9 +172,10 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(
-            node, clean=False
-        ) is not None:
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+            and ast.get_docstring(node, clean=False) is not None
+        ):
             node.body = node.body[1:]
     return tree
 

@@ -24,7 +24,9 @@ class DeclaredConfig(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         where = f"{self._path}.{key}" if self._path else key
-        raise UndeclaredConfig(f"the stage reads '{where}' of the recipe but does not declare it → add it to STAGE.config")
+        raise UndeclaredConfig(
+            f"the stage reads '{where}' of the recipe but does not declare it → add it to STAGE.config"
+        )
 
     def get(self, key: str, default: Any = None) -> Any:
         return self[key]

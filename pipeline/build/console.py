@@ -48,7 +48,9 @@ class Terminal:
     def finished(self, node: Node, outcome: Outcome) -> None:
         seconds = f"{outcome.seconds:6.1f} s" if outcome.how == BUILT else " " * 8
         self.end(self._title(node))
-        self.say(f"  {self._title(node):<{34 if self._many else 12}} {WORDS[outcome.how]:<12} {seconds}  {size(outcome.record.bytes)}")
+        self.say(
+            f"  {self._title(node):<{34 if self._many else 12}} {WORDS[outcome.how]:<12} {seconds}  {size(outcome.record.bytes)}"
+        )
 
     def say(self, text: str) -> None:
         with self._lock:
@@ -122,8 +124,10 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     to_right = set(right)
     lines = [
-        "  ".join(cell.rjust(width) if column in to_right else cell.ljust(width)
-                  for column, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.rjust(width) if column in to_right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in rows
     ]
     lines.insert(1, "  ".join("─" * width for width in widths))
@@ -162,6 +166,8 @@ def sweep_table(published: Sequence[Published], failed: Mapping[str, str], outco
         built = [outcome for outcome in mine if outcome.how == BUILT]
         seconds = f"{sum(outcome.seconds for outcome in built):.1f}"
         counts = [str(len(built)), str(len(mine) - len(built))]
-        rows.append([one.product.name, "up to date" if one.how == "hit" else "published", *counts, seconds, size(one.bytes)])
+        rows.append(
+            [one.product.name, "up to date" if one.how == "hit" else "published", *counts, seconds, size(one.bytes)]
+        )
     rows += [[name, "FAILED", "", "", "", ""] for name in failed]
     return table(rows, right=(2, 3, 4, 5))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,13 +51,6 @@ class RemoteStore(Protocol):
         """Blobs first, the record last."""
 
 
-class Resolver(Protocol):
-    """Finds the files of a source node; may download."""
-
-    def __call__(self, node: SourceNode, log: Log) -> SourceFiles:
-        """Raises UserError for what a person can mend."""
-
-
 @dataclass(frozen=True)
 class SourceFiles:
     """Where a source's files lie: name → blob, name → absolute path; revision is a hub's commit."""
@@ -66,6 +59,10 @@ class SourceFiles:
     paths: Mapping[str, Path]
     revision: str = ""
     kind: str = ""
+
+
+# Finds the files of a source node; may download. Raises UserError for what a person can mend.
+Resolver = Callable[[SourceNode, Log], SourceFiles]
 
 
 @dataclass(frozen=True)
@@ -153,8 +150,10 @@ class Engine:
                 return  # another process was quicker
             outcome = self._run(node, key, parts, paths)
         if outcome.record.output != before.output:
-            raise StageFailed(f"{node.name}: the same ingredients gave other bytes ({_first_difference(before, outcome.record)})",
-                              "run again with -a to build everything anew")
+            raise StageFailed(
+                f"{node.name}: the same ingredients gave other bytes ({_first_difference(before, outcome.record)})",
+                "run again with -a to build everything anew",
+            )
         self._settle(node, outcome)
 
     def _run(self, node: Node, key: str, parts: dict[str, Any], paths: Mapping[str, Mapping[str, Path]]) -> Outcome:
@@ -206,7 +205,9 @@ class Engine:
             module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
             counted = name in closure or any(f"{module}.".startswith(f"{one}.") for one in UNCOUNTED)
             if not counted and name != "pipeline/__init__.py":
-                raise StageFailed(f"{name} was imported but is not part of the stage's action key", f"name {module} in STAGE.code")
+                raise StageFailed(
+                    f"{name} was imported but is not part of the stage's action key", f"name {module} in STAGE.code"
+                )
 
     def _keep_reports(self, node: Node, key: str, sandbox: Sandbox) -> None:
         """What a failed stage wrote down about its failure outlives it."""

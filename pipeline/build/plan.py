@@ -60,8 +60,16 @@ class Step:
     def to_json(self) -> dict[str, Any]:
         """Plain data for machines."""
         changes = [vars(change) for change in self.changes]
-        return {"stage": self.stage, "label": self.label, "verdict": self.verdict, "key": self.key, "changes": changes,
-                "after": list(self.after), "reason": self.reason, "bytes": self.bytes}
+        return {
+            "stage": self.stage,
+            "label": self.label,
+            "verdict": self.verdict,
+            "key": self.key,
+            "changes": changes,
+            "after": list(self.after),
+            "reason": self.reason,
+            "bytes": self.bytes,
+        }
 
 
 def make_plan(engine: Engine, graph: Graph, present: Mapping[str, bool]) -> dict[str, Step]:
@@ -73,13 +81,15 @@ def make_plan(engine: Engine, graph: Graph, present: Mapping[str, bool]) -> dict
 
 
 def product_verdict(engine: Engine, product: Product, steps: Mapping[str, Step]) -> str:
-    """"up to date" or "PUBLISH"."""
+    """ "up to date" or "PUBLISH"."""
     if any(steps[node.id].verdict == "BUILD" for node in product.nodes.values()):
         return "PUBLISH"
     return "up to date" if up_to_date(engine, product) else "PUBLISH"
 
 
-def differences(before: Mapping[str, Any], after: Mapping[str, Any], unknown: frozenset[str] = frozenset()) -> list[Change]:
+def differences(
+    before: Mapping[str, Any], after: Mapping[str, Any], unknown: frozenset[str] = frozenset()
+) -> list[Change]:
     """What differs between two sets of ingredients; inputs in `unknown` are not compared."""
     changes = _compare("config", flatten(before["config"]), flatten(after["config"]))
     changes += _compare("tool", before["tools"], after["tools"])
@@ -92,7 +102,9 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], unknown: fr
     return changes
 
 
-def nearest(engine: Engine, node: Node, parts: Mapping[str, Any], unknown: frozenset[str]) -> tuple[Record | None, list[Change]]:
+def nearest(
+    engine: Engine, node: Node, parts: Mapping[str, Any], unknown: frozenset[str]
+) -> tuple[Record | None, list[Change]]:
     """The earlier record with the fewest differences, of the same model if there is one, the newest of equals."""
     best: tuple[tuple[bool, int], Record, list[Change]] | None = None
     for record in engine.store.records(node.name):
@@ -119,7 +131,8 @@ def _step(engine: Engine, node: Node, steps: Mapping[str, Step], present: Mappin
 def _pending(node: Node, steps: Mapping[str, Step], present: Mapping[str, bool]) -> dict[str, Edge]:
     """Inputs whose content is not known yet."""
     return {
-        name: edge for name, edge in node.inputs.items()
+        name: edge
+        for name, edge in node.inputs.items()
         if (not present[edge.node.id] if isinstance(edge.node, SourceNode) else steps[edge.node.id].verdict == "BUILD")
     }
 
@@ -144,7 +157,8 @@ def _find(engine: Engine, node: Node, key: str) -> Step | None:
 def _compare(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
     return [
         Change(kind, name, _text(before, name), _text(after, name))
-        for name in sorted({*before, *after}) if before.get(name, _MISSING) != after.get(name, _MISSING)
+        for name in sorted({*before, *after})
+        if before.get(name, _MISSING) != after.get(name, _MISSING)
     ]
 
 

@@ -141,7 +141,9 @@ def failure(error: Mapping[str, Any], out: Path, log: Path) -> StageFailed | Use
     if error["kind"] == "os":
         code = int(error["errno"])
         if code in (errno.ENOSPC, errno.EDQUOT):
-            return StageFailed(out_of_space(out, OSError(code, "")), "free some space (doit gc --keep 5GB), then run again")
+            return StageFailed(
+                out_of_space(out, OSError(code, "")), "free some space (doit gc --keep 5GB), then run again"
+            )
         return StageFailed(message, f"read {log}")
     return StageFailed(f"{message} (a bug in the stage, or damaged input)", f"read {log}")
 
@@ -161,8 +163,15 @@ def _start(log: Path, cwd: Path) -> Worker:
     try:
         with log.open("wb") as output:
             popen = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, pass_fds=(writer,), cwd=cwd,
-                env=environment(), start_new_session=True, text=True,
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(writer,),
+                cwd=cwd,
+                env=environment(),
+                start_new_session=True,
+                text=True,
             )
     finally:
         os.close(writer)

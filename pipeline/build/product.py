@@ -73,7 +73,9 @@ def up_to_date(engine: Engine, product: Product) -> Published | None:
     memo = ProductMemo(engine.store.root / "product-digests.json")
     for name, (_, _, blob) in shipped(engine, product).items():
         if not memo.matches(product.folder / name, blob):
-            engine.console.say(f"{product.name}: {name} was changed or removed since it was published: publishing it again")
+            engine.console.say(
+                f"{product.name}: {name} was changed or removed since it was published: publishing it again"
+            )
             return None
     memo.save()
     return Published(product, "hit", _size(product.folder), manifest)
@@ -124,10 +126,15 @@ def make_manifest(engine: Engine, product: Product, files: Mapping[str, Blob]) -
         "format": MANIFEST_FORMAT,
         "name": product.name,
         "key": product_key(engine, product),
-        "recipe": {part: product.recipe[part].get("name", "") for part in ("model", "quant", "target")
-                   if isinstance(product.recipe.get(part), Mapping)},
+        "recipe": {
+            part: product.recipe[part].get("name", "")
+            for part in ("model", "quant", "target")
+            if isinstance(product.recipe.get(part), Mapping)
+        },
         "config": _plain(product.recipe),
-        "sources": {name: _source(engine, node.id) for name, node in product.sources.items() if node.id in engine.sources},
+        "sources": {
+            name: _source(engine, node.id) for name, node in product.sources.items() if node.id in engine.sources
+        },
         "tools": dict(sorted(tools.items())),
         "files": {name: {"sha256": blob.sha256, "size": blob.size} for name, blob in sorted(files.items())},
         "stages": {name: {"key": record.key, "output": record.output} for name, record in records.items()},

@@ -136,7 +136,9 @@ class Store:
     def publish(self, record: Record) -> None:
         """Write the record; from then on the action has happened. Its blobs must be there."""
         with disk_full(self.root):
-            write_atomically(self.record_path(record.stage, record.key), record.to_json().encode(), self.root / "tmp", sync=True)
+            write_atomically(
+                self.record_path(record.stage, record.key), record.to_json().encode(), self.root / "tmp", sync=True
+            )
 
     def forget(self, stage: str, key: str) -> None:
         """Remove the record; blobs stay until gc."""
@@ -236,7 +238,9 @@ def disk_full(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
-        raise StageFailed(out_of_space(place, error), "free some space (doit gc --keep 5GB), or set cache.dir=DIR") from None
+        raise StageFailed(
+            out_of_space(place, error), "free some space (doit gc --keep 5GB), or set cache.dir=DIR"
+        ) from None
 
 
 def out_of_space(place: Path, error: OSError) -> str:
