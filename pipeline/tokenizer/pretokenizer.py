@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from pipeline.tokenizer.binary import string, u8, u32
 from pipeline.tokenizer.definition import Component, unsupported, walk
+from pipeline.tokenizer.regex import GPT2, RUN_GUARD, to_wide
 
 NONE, BYTE_LEVEL, DIGITS, METASPACE, SPLIT, BERT, SEQUENCE = 0, 1, 2, 3, 4, 5, 6
 ISOLATED, REMOVED, MERGED_WITH_PREVIOUS = 0, 1, 2
@@ -18,7 +19,9 @@ BEHAVIOURS = {"Isolated": ISOLATED, "Removed": REMOVED, "MergedWithPrevious": ME
 
 def encode_pre_tokenizer(component: Component | None) -> bytes:
     """The pre-tokenizer section. Raises StageFailed naming a pre-tokenizer or behaviour that the engine lacks."""
-    return join([part for child in walk(component) for part in _parts(child)])
+    parts = [part for child in walk(component) for part in _parts(child)]
+    guard = [split(RUN_GUARD)] if any(part[0] == SPLIT for part in parts) else []
+    return join([*guard, *parts])
 
 
 def join(parts: list[bytes]) -> bytes:
@@ -47,13 +50,13 @@ def _parts(component: Component) -> list[bytes]:
 
 def _byte_level(component: Component) -> list[bytes]:
     prefix = [metaspace(" ", True)] if component.get("add_prefix_space") else []
-    return [*prefix, u8(BYTE_LEVEL) + u8(bool(component.get("use_regex", True)))]
+    words = [split(to_wide(GPT2))] if component.get("use_regex", True) else []
+    return [*prefix, *words, u8(BYTE_LEVEL) + u8(False)]
 
 
 def _digits(component: Component) -> list[bytes]:
-    if not component.get("individual_digits"):
-        raise unsupported("pre-tokenizer Digits that keeps runs of digits together")
-    return [u8(DIGITS) + u8(1)]
+    """Not code 2: the engine's Digits knows ASCII digits only."""
+    return [split(to_wide(r"\p{N}" if component.get("individual_digits") else r"\p{N}+"))]
 
 
 def _split(component: Component) -> list[bytes]:
@@ -61,7 +64,7 @@ def _split(component: Component) -> list[bytes]:
     if behaviour not in BEHAVIOURS:
         raise unsupported(f"pre-tokenizer Split with behaviour {behaviour}")
     pattern = component["pattern"]
-    regex = pattern["Regex"] if "Regex" in pattern else re.escape(pattern["String"])
+    regex = to_wide(pattern["Regex"]) if "Regex" in pattern else re.escape(pattern["String"])
     return [split(regex, BEHAVIOURS[behaviour], invert)]
 
 
