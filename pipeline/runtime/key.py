@@ -18,8 +18,8 @@ class Key:
 
     type: int, float, bool, str, list or dict, as JSON has them (an int is welcome where a float is asked).
     default: what engine 3.6.1 uses when the key is absent. file: where a product carries it (the engine reads both
-    files, and llm_config.json wins). minimum, maximum: bounds, both allowed. choices: the only values. item: type of a list's
-    elements. path: the value is a file name below the product's folder. since: first engine version that reads it.
+    files, and llm_config.json wins). minimum, maximum: bounds, both allowed. choices: the only values. item: type of a
+    list's elements. path: the value is a file name below the product's folder. since: first engine that reads it.
     """
 
     name: str
