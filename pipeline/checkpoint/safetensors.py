@@ -73,7 +73,7 @@ def _header(content: bytes, where: str) -> dict[str, Any]:
     try:
         header = json.loads(content)
         header.pop("__metadata__", None)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise StageFailed(f"{where}: its header is not JSON ({error})", AGAIN) from error
     return dict(header)
 

@@ -40,7 +40,7 @@ def test_home_is_expanded(folder: Path, memo: DigestMemo, monkeypatch: pytest.Mo
 
 
 def test_path_that_is_not_there_names_the_nearest(folder: Path, memo: DigestMemo) -> None:
-    with pytest.raises(UserError, match="there is nothing at .*Did you mean 'model'"):
+    with pytest.raises(UserError, match=r"there is nothing at .*Did you mean 'model'"):
         from_path(str(folder.parent / "modle"), memo)
 
 
