@@ -1,0 +1,139 @@
+"""Attention: the function that transformers calls in place of its own, and scaled_dot_product_attention's rule."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import torch
+
+from pipeline.errors import UserError
+from pipeline.graph.ir import CUSTOM_DOMAIN, Value
+from pipeline.graph.lowering.shape import cut, reshape, transpose
+from pipeline.graph.tracer import Tracer, active
+
+IMPLEMENTATION = "mnn"
+SOFTCAP_NOTE = "attention softcap left out"
+
+
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' AttentionInterface: query [1, heads, sequence, head_dim] → [1, sequence, heads, v's head_dim].
+
+    Raises UserError for what the engine's attention op has no place for.
+    """
+    tracer = active()
+    if attention_mask is not None:
+        raise UserError("the model gives its attention a mask of its own, which the engine's attention op cannot take")
+    if getattr(module, "is_causal", True) is False:
+        raise UserError("the model's attention is not causal; the engine's attention op is")
+    if softcap is not None:
+        _softcap(tracer, softcap)
+    layer = getattr(module, "layer_idx", None)
+    if layer is None:
+        raise UserError(f"{type(module).__name__} does not say which layer it is (layer_idx)")
+    sinks = None if s_aux is None else tracer.value(s_aux)
+    tensors = tracer.value(query), tracer.value(key), tracer.value(value)
+    return tracer.tensor(emit_attention(tracer, *tensors, layer, scaling, sliding_window, sinks)), None
+
+
+def emit_attention(
+    tracer: Tracer,
+    query: Value,
+    key: Value,
+    value: Value,
+    layer: int,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    sinks: Value | None = None,
+) -> Value:
+    """The placeholder. Inputs [1, heads, sequence, head_dim]; result [1, sequence, heads, v's head_dim].
+
+    The engine scales by 1/√head_dim, so any other factor goes into q. A value head that is narrower than the query's
+    (latent attention) is widened by zeros, which come out of the softmax's average as zeros and are cut off again.
+    """
+    _, heads, length, size = _sizes(query)
+    width = _sizes(value)[3]
+    factor = 1.0 if scaling is None else scaling * math.sqrt(size)
+    inputs = [transpose(tracer, item, (0, 2, 1, 3)) for item in (query, key, _widened(tracer, value, size))]
+    if abs(factor - 1) > 1e-6:
+        inputs[0] = tracer.emit("Mul", [inputs[0], tracer.value(factor)], _sizes(inputs[0]))
+    inputs.append(tracer.graph.inputs["attention_mask"])
+    if sinks is not None:
+        inputs.append(sinks)
+    result = tracer.emit(
+        "FusedAttention",
+        inputs,
+        (1, length, heads * size),
+        domain=CUSTOM_DOMAIN,
+        name=f"/layers.{layer}/attention",
+        layer_index=layer,
+        kv_cache=1,
+        output_dim=heads * size,
+        sliding_window=sliding_window or 0,
+    )
+    return cut(tracer, reshape(tracer, result, (1, length, heads, size)), 3, 0, width)
+
+
+def _widened(tracer: Tracer, value: Value, size: int) -> Value:
+    shape = _sizes(value)
+    if shape[3] == size:
+        return value
+    if shape[3] > size:
+        raise UserError("the model's value heads are wider than its query heads, which the engine cannot run")
+    zeros = tracer.value(torch.zeros(*shape[:3], size - shape[3]))
+    return tracer.emit("Concat", [value, zeros], (*shape[:3], size), axis=3)
+
+
+def _softcap(tracer: Tracer, softcap: float) -> None:
+    note = f"{SOFTCAP_NOTE} ({softcap:g})"
+    if not tracer.options.allow_approximate:
+        raise UserError(
+            f"the model caps its attention scores (softcap {softcap:g}), for which the engine's attention op has no place",
+            "set graph.allow_approximate=true to build it without the cap; its error is measured and reported",
+        )
+    if note not in tracer.approximations:
+        tracer.approximations.append(note)
+
+
+def _sizes(value: Value) -> tuple[int, ...]:
+    return tuple(size for size in value.shape if isinstance(size, int))
+
+
+def scaled_dot_product_attention(
+    tracer: Tracer,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """The rule for torch's own attention, in models that call it without transformers' interface."""
+    if not tracer.is_symbolic(query):
+        return NotImplemented
+    if attn_mask is not None or not is_causal:
+        raise UserError("the model gives its attention a mask of its own, which the engine's attention op cannot take")
+    layer = sum(node.op == "FusedAttention" for node in tracer.graph.nodes)
+    tensors = tracer.value(query), tracer.value(key), tracer.value(value)
+    result = emit_attention(tracer, *tensors, layer, scale)
+    return tracer.tensor(transpose(tracer, result, (0, 2, 1, 3)))
+
+
+def layer_of(name: str) -> int | None:
+    """The number of the layer in a module's or parameter's name: the first number between dots."""
+    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", name)
+    return int(found[1]) if found else None

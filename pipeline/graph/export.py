@@ -1,0 +1,165 @@
+"""From a checkpoint folder without weights to the graph: llm.onnx, expert templates and layout.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from pipeline.errors import UserError
+from pipeline.graph import layout, lengths, onnx_file
+from pipeline.graph.bindings import Bindings, bind, small_values
+from pipeline.graph.ir import Graph, Part
+from pipeline.graph.linear import Head, function_rules
+from pipeline.graph.lowering import LOWERINGS
+from pipeline.graph.lowering.shape import reshape
+from pipeline.graph.model import instantiate, load_config, positions, prepare
+from pipeline.graph.passes import clean
+from pipeline.graph.rope import patched_rope
+from pipeline.graph.tracer import Options, Tracer
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` leaves: the ONNX file, one ONNX per expert template, layout.json's content."""
+
+    onnx: Path
+    experts: dict[str, Path]
+    layout: dict[str, Any]
+
+
+def export(checkpoint: Path, out: Path, options: Options, trust_remote_code: bool = False) -> Exported:
+    """Writes `out`/llm.onnx (and expert-*.onnx) from checkpoint/{config.json,tensors.json,small.safetensors}.
+
+    Raises UserError, with the reason, for a model that the engine or the exporter cannot express.
+    """
+    torch.set_num_threads(1)
+    config = load_config(checkpoint, trust_remote_code)
+    model = instantiate(config, trust_remote_code)
+    listed = json.loads((checkpoint / "tensors.json").read_text(encoding="utf-8"))["tensors"]
+    bindings = bind(model, {name: entry["shape"] for name, entry in listed.items()})
+    values = small_values(checkpoint / "small.safetensors", bindings)
+    prepare(model, values)
+    traced = trace(model, values, options)
+    clean(traced.graph)
+    onnx_file.write(traced.graph, out / "llm.onnx")
+    facts = describe(model, config, traced, bindings)
+    return Exported(out / "llm.onnx", _write_templates(traced.graph, out), facts)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A model's graph before clean-up, sizes merged. head: the output head's parameter name."""
+
+    graph: Graph
+    head: str
+    embedding: str
+    notes: tuple[str, ...]
+    approximations: tuple[str, ...]
+
+
+def trace(model: PreTrainedModel, values: Callable[[str], torch.Tensor], options: Options) -> Traced:
+    """Runs the model twice, at two lengths, and merges what it did."""
+    names = _parameter_names(model)
+    modules = {type(module).__module__ for module in model.modules() if ".modeling_" in type(module).__module__}
+    with patched_rope(sorted(modules)):
+        short, long = (_trace_at(model, names, values, options, length) for length in lengths.LENGTHS)
+    graph = lengths.merge(short.graph, long.graph)
+    lengths.merge_experts(graph.experts, long.graph.experts)
+    embedding, head = _ends(model, names)
+    return Traced(graph, head, embedding, tuple(short.notes), tuple(short.approximations))
+
+
+def describe(model: PreTrainedModel, config: PretrainedConfig, traced: Traced, bindings: Bindings) -> dict[str, Any]:
+    """layout.json's content."""
+    graph, text = traced.graph, config.get_text_config()
+    rows, columns = (int(size) for size in model.get_input_embeddings().weight.shape)
+    embedding = layout.parts(bindings, [Part(traced.embedding)])
+    linears = layout.linears(graph, bindings)
+    head = traced.head.removesuffix(".weight")
+    return {
+        "format": layout.FORMAT,
+        "model_type": text.model_type,
+        "hidden_size": columns,
+        "vocab_size": next(entry["out_features"] for entry in linears if entry["name"] == head),
+        "num_layers": int(text.num_hidden_layers),
+        "attention_type": "mix" if graph.window else "full",
+        "sliding_window": graph.window,
+        "is_mrope": False,
+        "max_position_embeddings": positions(config),
+        "embedding": {"parts": embedding, "rows": rows, "columns": columns},
+        "lm_head": head,
+        "tied": next(entry["parts"] for entry in linears if entry["name"] == head) == embedding,
+        "linears": linears,
+        "tables": layout.tables(graph, bindings),
+        "approximations": list(traced.approximations),
+        "notes": list(traced.notes),
+    }
+
+
+def _parameter_names(model: PreTrainedModel) -> dict[int, str]:
+    """id of each parameter → its first name."""
+    names: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), name)
+    return names
+
+
+def _ends(model: PreTrainedModel, names: Mapping[int, str]) -> tuple[str, str]:
+    """Names of the embedding's and of the output head's parameter; the head's is its own even when it is tied."""
+    head = model.get_output_embeddings()
+    if head is None:
+        raise UserError(f"{type(model).__name__} has no output head over the vocabulary")
+    path = next(name for name, module in model.named_modules() if module is head)
+    return names[id(model.get_input_embeddings().weight)], f"{path}.weight"
+
+
+def _trace_at(
+    model: PreTrainedModel,
+    names: Mapping[int, str],
+    values: Callable[[str], torch.Tensor],
+    options: Options,
+    length: int,
+) -> Tracer:
+    functions: dict[Any, Any] = {}
+    tracer = Tracer(LOWERINGS, functions, names, values, options)
+    tracer.length = length
+    embedding = model.get_input_embeddings().weight
+    hidden = int(embedding.shape[1])
+    rows = tracer.new_input("input_ids", (length, 1, hidden), torch.float32)
+    tracer.new_input("attention_mask", (1, 1, length, length), torch.float32)
+    positions_ = tracer.new_input("position_ids", (1, length), torch.int64)
+    index = tracer.new_input("logits_index", (1,), torch.int64)
+    ids = torch.zeros(1, length, dtype=torch.int64, device="meta")
+    embedded = tracer.tensor(reshape(tracer, tracer.value(rows), (1, length, hidden)))
+    head = Head(id(embedding), id(model.get_output_embeddings().weight), _ends(model, names)[1], ids, embedded, index)
+    functions |= function_rules(head, _owners(model))
+    with tracer:
+        logits = model(input_ids=ids, position_ids=positions_, use_cache=False).logits
+    tracer.graph.outputs = {"logits": tracer.value(logits), **tracer.graph.outputs}
+    return tracer
+
+
+def _owners(model: PreTrainedModel) -> dict[str, type]:
+    """Parameter name → class of its module."""
+    return {
+        f"{path}.{name}" if path else name: type(module)
+        for path, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False, remove_duplicate=False)
+    }
+
+
+def _write_templates(graph: Graph, out: Path) -> dict[str, Path]:
+    """One ONNX per distinct expert graph; experts that are alike share it. Returns template name → file."""
+    templates: dict[str, Path] = {}
+    for experts in graph.experts.values():
+        clean(experts.graph)
+        path = out / f"{experts.template}.onnx"
+        onnx_file.write(experts.graph, path, experts.template)
+        templates[experts.template] = path
+    return templates

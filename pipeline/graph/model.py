@@ -1,0 +1,134 @@
+"""The Hugging Face model of a config: parameters on the meta device, buffers real, RoPE as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.integrations.moe import ExpertsInterface
+from transformers.modeling_utils import AttentionInterface
+
+from pipeline.errors import UserError
+from pipeline.graph.attention import IMPLEMENTATION, attention
+from pipeline.graph.experts import experts
+from pipeline.graph.rotary import RotaryTable
+
+Values = Callable[[str], torch.Tensor]
+
+
+def load_config(folder: Path, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The config of a Hugging Face folder. UserError when transformers does not know the model type."""
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"transformers cannot read the model's config.json: {_first_line(error)}") from None
+    return config
+
+
+def instantiate(config: PretrainedConfig, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The model of a config on the meta device, with placeholders for attention and experts.
+
+    Raises UserError when transformers cannot build it.
+    """
+    AttentionInterface.register(IMPLEMENTATION, attention)
+    ExpertsInterface.register(IMPLEMENTATION, experts)
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, trust_remote_code=trust_remote_code
+            )
+    except (ValueError, KeyError, ImportError) as error:
+        raise UserError(f"transformers cannot build a {config.model_type} model: {_first_line(error)}") from None
+    _use_placeholders(model)
+    return model.eval()
+
+
+def prepare(model: PreTrainedModel, values: Values) -> None:
+    """Gives buffers their true values and turns rotary embeddings into tables.
+
+    values: reads a small tensor of the checkpoint by its name in the model (KeyError if there is none).
+    Raises UserError for a buffer that cannot be computed.
+    """
+    _fill_buffers(model, values)
+    _tabulate_rotary(model, positions(model.config))
+
+
+def positions(config: PretrainedConfig) -> int:
+    """The number of positions that the config allows."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 32768)
+
+
+def _use_placeholders(model: PreTrainedModel) -> None:
+    # Set on the configs, not through from_config: that refuses implementations that a model does not list, and some
+    # models that list none run through the interface all the same. Those that do not are found when they are traced.
+    for config in {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values():
+        config._attn_implementation_internal = IMPLEMENTATION
+        config._experts_implementation_internal = IMPLEMENTATION
+
+
+def _fill_buffers(model: PreTrainedModel, values: Values) -> None:
+    """Gives buffers their values: by the model's own initialisation, or out of the checkpoint."""
+    for path, module in model.named_modules():
+        names = [name for name, buffer in module._buffers.items() if buffer is not None and buffer.is_meta]
+        if not names:
+            continue
+        for name in names:
+            module._buffers[name] = _undefined(module._buffers[name])
+        with torch.no_grad():
+            model._init_weights(module)
+        for name in names:
+            full = f"{path}.{name}" if path else name
+            buffer = module._buffers[name]
+            assert buffer is not None
+            if name not in module._non_persistent_buffers_set:
+                module._buffers[name] = _stored(values, full, buffer)
+            elif not _is_defined(buffer):
+                module._buffers[name] = _recomputed(model, module, name, full)
+
+
+def _undefined(buffer: torch.Tensor | None) -> torch.Tensor:
+    assert buffer is not None
+    if buffer.dtype.is_floating_point:
+        return torch.full(buffer.shape, torch.nan, dtype=buffer.dtype)
+    return torch.full(buffer.shape, torch.iinfo(buffer.dtype).min if buffer.dtype != torch.bool else 0).to(buffer.dtype)
+
+
+def _is_defined(buffer: torch.Tensor) -> bool:
+    if buffer.dtype.is_floating_point:
+        return not bool(buffer.isnan().any())
+    return buffer.dtype != torch.bool and not bool((buffer == torch.iinfo(buffer.dtype).min).any())
+
+
+def _stored(values: Values, name: str, buffer: torch.Tensor) -> torch.Tensor:
+    try:
+        return values(name).to(buffer.dtype)
+    except KeyError:
+        if _is_defined(buffer):
+            return buffer
+        raise UserError(f"the checkpoint has no values for the model's buffer {name}") from None
+
+
+def _recomputed(model: PreTrainedModel, module: torch.nn.Module, name: str, full: str) -> torch.Tensor:
+    """A buffer's value out of a second instance of its module, where that can be built from the config alone."""
+    config = getattr(module, "config", None) or model.config
+    try:
+        fresh: Any = type(module)(config=config)
+        return fresh._buffers[name].clone()  # type: ignore[no-any-return]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"the model's buffer {full} ({type(module).__name__}) cannot be computed without its weights: {error}"
+        ) from None
+
+
+def _tabulate_rotary(model: PreTrainedModel, count: int) -> None:
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if any(key.endswith("inv_freq") for key in child._buffers):
+                setattr(module, name, RotaryTable(child, count))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

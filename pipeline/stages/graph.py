@@ -1,0 +1,45 @@
+"""Stage graph: a model's config → its graph without weights, and what the weight file must hold for it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.build.stage import Input, Log, Stage
+
+STAGE = Stage(
+    name="graph",
+    module=__name__,
+    inputs=(Input("checkpoint", ("config.json", "tensors.json", "small.safetensors", "*.py")),),
+    config=("graph.allow_approximate", "model.trust_remote_code", "target.graph.fuse_c4", "target.mnnconvert"),
+    tools=("MNN", "onnx", "torch", "transformers"),
+    memory=lambda recipe: 600 << 20,
+)
+
+
+def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
+    """Writes llm.onnx, layout.json and skeleton.json (docs/architecture.md).
+
+    Raises UserError with the reason for a model that cannot be expressed, StageFailed when the converter fails.
+    """
+    from pipeline.graph.export import export
+    from pipeline.graph.tracer import Options
+    from pipeline.mnn.skeleton import build_skeleton
+
+    fuse_c4 = bool(config["target"]["graph"]["fuse_c4"])
+    options = Options(fuse_rope=fuse_c4, allow_approximate=bool(config["graph"]["allow_approximate"]))
+    exported = export(inputs["checkpoint"], out, options, bool(config["model"]["trust_remote_code"]))
+    with tempfile.TemporaryDirectory(prefix="graph-") as scratch:
+        program = config["target"].get("mnnconvert", "")
+        skeleton = out / "skeleton.json"
+        build_skeleton(exported.onnx, skeleton, Path(scratch), fuse_c4, experts=exported.experts, program=program)
+    _write(out / "layout.json", exported.layout)
+    for note in (*exported.layout["approximations"], *exported.layout["notes"]):
+        log.note(note)
+
+
+def _write(path: Path, layout: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(layout, indent=1, sort_keys=True) + "\n", encoding="utf-8")
