@@ -24,9 +24,9 @@ def u32(value: int) -> bytes:
     return struct.pack("<I", value)
 
 
-def string(text: str) -> bytes:
+def string(text: str | bytes) -> bytes:
     """u16 length in bytes, then UTF-8. Raises StageFailed beyond 65,535 bytes, which the length field cannot say."""
-    data = text.encode("utf-8")
+    data = text.encode("utf-8") if isinstance(text, str) else text
     if len(data) > MAX_STRING:
         raise StageFailed(f"tokenizer: {text[:24]!r}… has {len(data)} bytes, the mtok format allows {MAX_STRING}")
     return u16(len(data)) + data

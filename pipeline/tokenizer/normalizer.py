@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from pipeline.tokenizer.binary import string, u8, u32
 from pipeline.tokenizer.definition import Component, unsupported, walk
+from pipeline.tokenizer.unicode_forms import nfc_rules, nfkc_rules
 
 NONE, PREPEND, REPLACE, SEQUENCE, BERT, STRIP = 0, 2, 3, 4, 5, 8
 
@@ -27,7 +28,7 @@ def join(parts: list[bytes]) -> bytes:
     return parts[0] if len(parts) == 1 else u8(SEQUENCE) + u32(len(parts)) + b"".join(parts)
 
 
-def replace(pattern: str, content: str) -> bytes:
+def replace(pattern: str | bytes, content: str | bytes) -> bytes:
     """Every occurrence of `pattern`, literally, left to right."""
     return u8(REPLACE) + string(pattern) + string(content)
 
@@ -59,14 +60,11 @@ def _lowercase(component: Component) -> list[bytes]:
     return [u8(BERT) + bytes([0, 0, 0, 1])]
 
 
-def _nothing(component: Component) -> list[bytes]:
-    return []
-
-
 ENCODERS: dict[str, Callable[[Component], list[bytes]]] = {
     "Prepend": _prepend,
     "Replace": _replace,
     "Strip": _strip,
     "Lowercase": _lowercase,
-    "NFC": _nothing,
+    "NFC": lambda component: [replace(*rule) for rule in nfc_rules()],
+    "NFKC": lambda component: [replace(*rule) for rule in nfkc_rules()],
 }
