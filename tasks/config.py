@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.reporter import Reporter
-from tasks.request import current
+from tasks.request import BUILDING, current
 
 
 def doit_config() -> dict[str, Any]:
@@ -15,10 +15,10 @@ def doit_config() -> dict[str, Any]:
         "backend": "sqlite3",
         "dep_file": ":memory:",
         "par_type": "thread",
-        "num_process": request.jobs if request.verb == "export" else 0,
+        "num_process": request.jobs if request.verb in BUILDING else 0,
         "continue": request.keep_going,
         "always": request.always,
         "verbosity": 0,
         "reporter": Reporter,
-        "default_tasks": ["export"] if request.verb == "export" else ["usage"],
+        "default_tasks": ["export"] if request.verb == "export" or request.command != "run" else ["usage"],
     }

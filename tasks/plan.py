@@ -6,22 +6,18 @@ import json
 from typing import Any
 
 from pipeline.errors import PipelineError
-from tasks.request import PARAMS, current
+from tasks.failures import guarded
+from tasks.request import PARAMS
 
 
 def task_plan() -> dict[str, Any]:
     """what an export would do, and why: doit plan model=… quant=… [--json]"""
-    task: dict[str, Any] = {"actions": None, "params": PARAMS, "pos_arg": "words", "io": {"capture": False}}
-    request = current()
-    if request.verb == "plan" and request.command == "run":
-        from tasks.session import session
-
-        task["actions"] = [session().guard("plan", _plan)]
-    return {**task, "actions": task["actions"] or [_nothing]}
+    return {"actions": [guarded("plan", show)], "params": PARAMS, "pos_arg": "words", "io": {"capture": False}}
 
 
-def _nothing(jobs: str, always: bool, keep_going: bool, locked: bool, words: list[str], **options: Any) -> None:
-    """doit wants an action of every task; `doit list` runs none."""
+def show(words: list[str], **options: Any) -> None:
+    """The action; the request has read the options already."""
+    _plan()
 
 
 def _plan() -> None:

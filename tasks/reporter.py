@@ -1,4 +1,4 @@
-"""doit's reporter: says nothing of tasks (the stages speak for themselves), prints failures and the end of the export."""
+"""doit's reporter: says nothing of tasks (stages speak for themselves), prints failures and the end of the run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from doit.exceptions import BaseFail
 from doit.reporter import ZeroReporter
+
+from tasks import failures
 
 
 class Reporter(ZeroReporter):  # type: ignore[misc]
@@ -25,15 +27,14 @@ class Reporter(ZeroReporter):  # type: ignore[misc]
 
     def complete_run(self) -> None:
         """Raises SystemExit with the exit code, which doit has no way to be told."""
-        for text in self._bugs:
+        from tasks.session import started
+        from tasks.summary import summarise
+
+        if (session := started()) is not None:
+            summarise(session)
+        sys.stdout.flush()
+        for text in (*self._bugs, *(f"{line}\n" for line in failures.lines())):
             sys.stderr.write(text)
-        from tasks.session import session
-
-        code = 0
-        if session.cache_info().currsize:
-            from tasks.summary import finish
-
-            code = finish(session())
-        if self._bugs or code:
-            sys.stdout.flush()
-            raise SystemExit(code or 1)
+        code = failures.exit_code() or (1 if self._bugs else 0)
+        if code:
+            raise SystemExit(code)

@@ -16,6 +16,7 @@ from doit.exceptions import InvalidTask
 from pipeline.errors import UserError
 
 RECIPE_VERBS = ("export", "plan", "verify", "lock")
+BUILDING = ("export", "verify", "lock")
 VERBS = (*RECIPE_VERBS, "models", "quants", "gc", "usage")
 COMMANDS = (
     "help",

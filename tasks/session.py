@@ -5,27 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from doit.exceptions import TaskFailed
 
 from pipeline.build.code import CodeDigests
 from pipeline.build.console import Terminal
-from pipeline.build.engine import Engine, SourceFiles
+from pipeline.build.engine import Engine, Resolver, SourceFiles
 from pipeline.build.locks import hold_shared
 from pipeline.build.nodes import Graph, SourceNode, build_graph
 from pipeline.build.product import Published
 from pipeline.build.stage import Log
 from pipeline.build.store import Blob, Store
-from pipeline.errors import PipelineError, UserError
+from pipeline.errors import UserError
+from tasks.places import artifacts, store_folder, store_of
 from tasks.request import BadRequest, Request, current, start_folder
-
-ARTIFACTS = Path("artifacts")
-STORE = ".cache"
 
 
 @dataclass
@@ -38,20 +32,6 @@ class Session:
     terminal: Terminal
     notes: tuple[str, ...] = ()
     published: list[Published] = field(default_factory=list)
-    failures: dict[str, PipelineError] = field(default_factory=dict)
-
-    def guard(self, name: str, action: Callable[[], object]) -> Callable[[], Any]:
-        """A doit action: a PipelineError becomes a failed task, remembered under `name`; a bug stays an exception."""
-
-        def run() -> Any:
-            try:
-                action()
-            except PipelineError as error:
-                self.failures[name] = error
-                return TaskFailed(str(error), report=False)
-            return True
-
-        return run
 
 
 @cache
@@ -63,35 +43,39 @@ def session() -> Session:
         raise BadRequest(str(error)) from None
 
 
+def started() -> Session | None:
+    """The session if this run has one."""
+    return session() if session.cache_info().currsize else None
+
+
 def _open(request: Request) -> Session:
     from pipeline.recipe.cached import compose_cached
-    from pipeline.stages.registry import stages
+    from pipeline.stages import registry
 
-    home = Path.cwd()
-    recipes = compose_cached(list(request.overrides), home / ARTIFACTS / STORE / "recipes", start_folder())
+    overrides = list(request.overrides)
+    if request.verb == "verify" and not any(text.startswith("verify=") for text in overrides):
+        overrides.append("verify=full")
+    recipes = compose_cached(overrides, store_folder() / "recipes", start_folder())
     configs = [recipe.config for recipe in recipes]
-    store = Store(store_folder(configs, home))
+    store = Store(store_of(configs))
     store.create()
     hold_shared(store.lock_path("gc"))
-    graph = build_graph(configs, stages(), home / ARTIFACTS)
+    graph = build_graph(configs, registry.stages(), artifacts())
     terminal = Terminal(many=len(configs) > 1)
-    engine = Engine(
-        store, CodeDigests(store.root / "code-digests.json"), _resolver(store), terminal, always=request.always
-    )
+    code = CodeDigests(store.root / "code-digests.json")
+    engine = Engine(store, code, resolver(store), terminal, always=request.always)
+    if request.locked:
+        from tasks.locking import hold_to_lock
+
+        hold_to_lock(engine, graph)
     _end_cleanly(engine)
     notes = tuple(dict.fromkeys(note for recipe in recipes for note in recipe.notes))
     return Session(request, engine, graph, terminal, notes)
 
 
-def store_folder(configs: Sequence[dict[str, Any]], home: Path) -> Path:
-    """The one store of all recipes. Raises UserError if they name several."""
-    folders = {str(config["cache"]["dir"] or home / ARTIFACTS / STORE) for config in configs}
-    if len(folders) > 1:
-        raise UserError(f"the recipes name {len(folders)} stores", "leave cache.dir out of the sweep")
-    return Path(folders.pop())
+def resolver(store: Store) -> Resolver:
+    """How the engine finds sources: `pipeline.source`, with its memo of digests in the store."""
 
-
-def _resolver(store: Store) -> Callable[[SourceNode, Log], SourceFiles]:
     def resolve(node: SourceNode, log: Log) -> SourceFiles:
         from pipeline import source
 

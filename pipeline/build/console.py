@@ -158,8 +158,8 @@ def product_lines(published: Published, outcomes: Mapping[str, Outcome], shown: 
     return lines
 
 
-def sweep_table(published: Sequence[Published], failed: Mapping[str, str], outcomes: Mapping[str, Outcome]) -> str:
-    """One row for each product of a sweep. failed: product name → reason."""
+def sweep_table(published: Sequence[Published], failed: Sequence[str], outcomes: Mapping[str, Outcome]) -> str:
+    """One row for each product of a sweep; `failed` are the names of those that were not made."""
     rows = [["product", "", "built", "hit", "seconds", "size"]]
     for one in published:
         mine = [outcomes[node.id] for node in one.product.nodes.values()]

@@ -88,6 +88,8 @@ class Engine:
     spawner: Spawner = field(default_factory=Spawner)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     sources: dict[str, SourceFiles] = field(default_factory=dict)
+    # Node id → output digest that pipeline.lock demands.
+    expected: dict[str, str] = field(default_factory=dict)
     _said: Lock = field(default_factory=Lock)
 
     def resolve(self, node: SourceNode, log: Log) -> SourceFiles:
@@ -112,6 +114,13 @@ class Engine:
             self.store.publish(record)
             return self._settle(node, Outcome(record, REMOTE))
         return False
+
+    def recorded(self, node: Node) -> Record | None:
+        """The node's record here, if its inputs have theirs; asks no remote."""
+        if not self._inputs_known(node) or (record := self.store.find(node.name, self.key(node)[0])) is None:
+            return None
+        self.outcomes[node.id] = Outcome(record, HIT)
+        return record
 
     def build(self, node: Node) -> Outcome:
         """Run the stage unless a record has appeared meanwhile. Raises UserError or StageFailed."""
@@ -226,8 +235,14 @@ class Engine:
         return all(edge.node.id in self.sources or edge.node.id in self.outcomes for edge in node.inputs.values())
 
     def _settle(self, node: Node, outcome: Outcome) -> bool:
-        self.outcomes[node.id] = outcome
         self._say_dropped()
+        if self.expected.get(node.id, outcome.record.output) != outcome.record.output:
+            raise StageFailed(
+                f"{node.name}: its output is not the one that pipeline.lock names ({outcome.record.output[:12]}, "
+                f"locked {self.expected[node.id][:12]})",
+                "write the lock anew (doit lock …), or restore what changed",
+            )
+        self.outcomes[node.id] = outcome
         self.console.finished(node, outcome)
         return True
 

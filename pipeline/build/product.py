@@ -70,15 +70,20 @@ def up_to_date(engine: Engine, product: Product) -> Published | None:
         return None
     if not same:
         return None
-    memo = ProductMemo(engine.store.root / "product-digests.json")
-    for name, (_, _, blob) in shipped(engine, product).items():
-        if not memo.matches(product.folder / name, blob):
-            engine.console.say(
-                f"{product.name}: {name} was changed or removed since it was published: publishing it again"
-            )
-            return None
-    memo.save()
+    if wrong := different_files(engine, product):
+        names = ", ".join(wrong)
+        engine.console.say(f"{product.name}: {names} changed since the product was published: publishing it again")
+        return None
     return Published(product, "hit", _size(product.folder), manifest)
+
+
+def different_files(engine: Engine, product: Product) -> list[str]:
+    """Names of the product's files that are not there or hold other bytes than the stages made. Reads what is new."""
+    memo = ProductMemo(engine.store.root / "product-digests.json")
+    files = shipped(engine, product)
+    wrong = [name for name, (_, _, blob) in files.items() if not memo.matches(product.folder / name, blob)]
+    memo.save()
+    return wrong
 
 
 def product_key(engine: Engine, product: Product) -> str:

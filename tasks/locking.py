@@ -1,0 +1,64 @@
+"""Writing the lock after a build, and holding a session to the lock before one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Lock
+from typing import Any
+
+from pipeline.build import lockfile
+from pipeline.build.engine import Engine, SourceFiles
+from pipeline.build.nodes import Graph, Product, SourceNode
+from pipeline.build.stage import Log
+from pipeline.errors import UserError
+from tasks.places import home
+from tasks.publishing import published
+from tasks.session import session
+from tasks.stages import stage_tasks
+
+_WRITING = Lock()
+
+
+def lock_tasks() -> Iterator[dict[str, Any]]:
+    """Build and publish as export does, then write the product's entry."""
+    run = session()
+
+    def finish(product: Product) -> None:
+        published(run, product)
+        with _WRITING:
+            lockfile.write(home() / lockfile.LOCK_FILE, {product.name: lockfile.entry(run.engine, product)})
+        run.terminal.say(f"  locked {product.name} in {lockfile.LOCK_FILE}")
+
+    return stage_tasks("lock", run, finish)
+
+
+def hold_to_lock(engine: Engine, graph: Graph) -> None:
+    """Compare what is known now, and make the engine compare the rest as it comes. Raises UserError."""
+    entries = lockfile.read(home() / lockfile.LOCK_FILE)
+    for product in graph.products:
+        if product.name not in entries:
+            raise UserError(
+                f"{product.name} is not in {lockfile.LOCK_FILE}", "write it: doit lock with the same recipe"
+            )
+        lockfile.refuse_difference(engine, product, entries[product.name])
+        for name, node in product.nodes.items():
+            engine.expected[node.id] = entries[product.name]["stages"][name]["output"]
+    _hold_sources(engine, graph, entries)
+
+
+def _hold_sources(engine: Engine, graph: Graph, entries: dict[str, Any]) -> None:
+    """A branch is looked up at the locked commit; every file's digest is compared as soon as it is known."""
+    resolve = engine.resolver
+    users = {
+        node.id: (product, entries[product.name]) for product in graph.products for node in product.sources.values()
+    }
+
+    def held(node: SourceNode, log: Log) -> SourceFiles:
+        product, locked = users[node.id]
+        commit = locked["sources"].get(node.name, {}).get("revision", "")
+        spec = {**node.spec, "revision": commit} if commit and "revision" in node.spec else node.spec
+        found = resolve(SourceNode(node.name, spec, node.id, node.label), log)
+        lockfile.refuse_other_source(product, node.name, found, locked)
+        return found
+
+    engine.resolver = held
