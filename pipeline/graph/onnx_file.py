@@ -30,7 +30,7 @@ def write(graph: Graph, path: Path, name: str = "llm") -> None:
         writer.names[value] = label
     nodes = [proto for node in graph.nodes for proto in writer.node(node)]
     proto = helper.make_graph(
-        nodes,
+        [*writer.scalars, *nodes],
         name,
         [_info(label, value) for label, value in graph.inputs.items()],
         [_info(label, value) for label, value in graph.outputs.items()],
@@ -50,6 +50,8 @@ class _Writer:
     def __init__(self) -> None:
         self.names: dict[Value, str] = {}
         self.constants: dict[tuple[Any, ...], onnx.TensorProto] = {}
+        self.scalars: list[onnx.NodeProto] = []
+        self._scalars: dict[tuple[Any, ...], str] = {}
         self._count = 0
 
     def node(self, node: Node) -> list[onnx.NodeProto]:
@@ -76,9 +78,19 @@ class _Writer:
     def constant(self, data: npt.NDArray[Any]) -> str:
         """The name of an initialiser with this content."""
         key = (data.dtype.str, data.shape, data.tobytes())
+        if data.ndim == 0:
+            return self._scalar(key, data)
         if key not in self.constants:
             self.constants[key] = numpy_helper.from_array(np.ascontiguousarray(data), f"c{len(self.constants)}")
         return str(self.constants[key].name)
+
+    def _scalar(self, key: tuple[Any, ...], data: npt.NDArray[Any]) -> str:
+        # The converter's fusions (RMSNorm, GELU) recognise numbers in Constant nodes only, not in initialisers.
+        if key not in self._scalars:
+            self._scalars[key] = f"n{len(self._scalars)}"
+            tensor = numpy_helper.from_array(data)
+            self.scalars.append(helper.make_node("Constant", [], [self._scalars[key]], value=tensor))
+        return self._scalars[key]
 
     def ints(self, values: Iterable[int]) -> str:
         """The name of an int64 vector."""
