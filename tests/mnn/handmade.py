@@ -24,7 +24,8 @@ POSITIONS = 512
 STOP = 257
 SPECIALS = {256: "<|im_start|>", STOP: "<|im_end|>"}
 TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
@@ -104,7 +105,8 @@ class OnnxWriter:
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
             self.initialisers,
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15), helper.make_opsetid("LlmExporter", 1)])
+        opsets = [helper.make_opsetid("", 15), helper.make_opsetid("LlmExporter", 1)]
+        model = helper.make_model(graph, opset_imports=opsets)
         model.ir_version = 8
         onnx.save(model, path)
         return path
@@ -136,8 +138,8 @@ def _rope_rows(writer: OnnxWriter, model: Qwen3ForCausalLM) -> tuple[str, str]:
     positions = torch.arange(POSITIONS)[None]
     names = []
     for name, table in zip(("cos", "sin"), model.model.rotary_emb(torch.zeros(1), positions), strict=True):
-        gathered = writer.op("Gather", [writer.constant(f"{name}.table", table[0]), "position_ids"], f"{name}.rows", axis=0)
-        names.append(gathered)
+        rows = [writer.constant(f"{name}.table", table[0]), "position_ids"]
+        names.append(writer.op("Gather", rows, f"{name}.rows", axis=0))
     return names[0], names[1]
 
 

@@ -90,7 +90,7 @@ def test_a_missing_input_fails(converter: Converter, tmp_path: Path) -> None:
 
 def test_an_output_folder_that_does_not_exist_fails(converter: Converter, tmp_path: Path) -> None:
     """The converter says "Converted Success!" here and writes nothing."""
-    with pytest.raises(StageFailed, match="no output file|killed|no success"):
+    with pytest.raises(StageFailed, match=r"no output file|killed|no success"):
         converter.onnx_to_mnn(_write_onnx(tmp_path / "a.onnx"), tmp_path / "nowhere" / "a.mnn", True)
 
 

@@ -27,7 +27,8 @@ def _write(path: Path, **extra: Any) -> Path:
     writer.op("Mul", ["x", writer.constant("inverse", INVERSE_FREQUENCIES)], "angles")
     writer.op("Gather", [writer.constant("table", LARGE_TABLE), "rows"], "looked_up", axis=0)
     normal = writer.rms_norm("x", "norm", TINY_GAMMA, 1e-12)
-    writer.placeholder("FakeLinear", [normal], ["projected"], name="linear", scale=1.2345678e-7, dims=[1, -1, 8], **extra)
+    values = {"name": "linear", "scale": 1.2345678e-7, "dims": [1, -1, 8], **extra}
+    writer.placeholder("FakeLinear", [normal], ["projected"], **values)
     inputs = {"x": (TensorProto.FLOAT, [1, "n", 64]), "rows": (TensorProto.INT32, [1, "n"])}
     return writer.write(path, inputs, ["angles", "looked_up", "projected"])
 
@@ -83,7 +84,7 @@ def test_a_constant_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     writer = OnnxWriter()
     writer.op("Add", ["x", writer.constant("mask", [0.0, -np.inf, 0.0, 0.0])], "masked")
     path = writer.write(tmp_path / "a.onnx", {"x": (TensorProto.FLOAT, [1, 4])}, ["masked"])
-    with pytest.raises(StageFailed, match="inf|not finite"):
+    with pytest.raises(StageFailed, match=r"inf|not finite"):
         build_skeleton(path, tmp_path / "skeleton.json", tmp_path / "work", True)
 
 

@@ -100,7 +100,7 @@ def _config_file(path: Path) -> Path:
     config_file = path / "config.json" if path.is_dir() else path
     if not config_file.is_file():
         raise UserError(f"no product at {path}: there is no {config_file.name}", "give the folder that an export wrote")
-    return config_file.resolve()
+    return config_file.absolute()  # not resolve(): the files of a product may be links into the store
 
 
 def _read_json(path: Path) -> Json:
