@@ -107,15 +107,16 @@ def _norm(metadata: Metadata, table: Architecture) -> dict[str, Any]:
 
 
 def _feed_forward(metadata: Metadata) -> dict[str, Any]:
-    width = metadata.get("feed_forward_length")
-    fields = {"intermediate_size": metadata.need("feed_forward_length")} if width is not None else {}
-    if metadata.get("expert_count"):
-        fields |= {
-            "num_experts": metadata.need("expert_count"),
-            "num_experts_per_tok": metadata.need("expert_used_count"),
-            "moe_intermediate_size": metadata.need("expert_feed_forward_length"),
-        }
-    return fields
+    if not metadata.get("expert_count"):
+        return {"intermediate_size": metadata.need("feed_forward_length")}
+    # A file of experts only may leave the dense width out: nothing of that width is in the model then.
+    dense = metadata.get("feed_forward_length")
+    return {
+        **({"intermediate_size": metadata.need("feed_forward_length")} if dense is not None else {}),
+        "num_experts": metadata.need("expert_count"),
+        "num_experts_per_tok": metadata.need("expert_used_count"),
+        "moe_intermediate_size": metadata.need("expert_feed_forward_length"),
+    }
 
 
 def _biases(shapes: Mapping[str, tuple[int, ...]], table: Architecture) -> dict[str, Any]:

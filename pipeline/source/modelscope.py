@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,10 +44,11 @@ def _download(
     repo: str, revision: str, flags: tuple[bool, bool], log: Log
 ) -> tuple[Path, str, list[str], dict[str, str]]:
     """(snapshot folder, commit, names, sha256 by name where the hub says one)."""
-    api_class, snapshot_download = _library()
+    api, snapshot_download = _library()
     cache = os.environ.get("MODELSCOPE_CACHE") or None
     try:
-        entries = api_class().get_model_files(repo, revision=revision, recursive=False)
+        # The raw entries: the library's own FileInfo leaves the commit out.
+        entries = api().legacy.list_repo_files(repo, "model", revision=revision, recursive=False)
         files = {inside(entry["Path"], repo): entry for entry in entries if entry.get("Type") != "tree"}
         commit = _commit(files, revision)
         index = [name for name in files if name.endswith(".index.json")]
@@ -66,17 +68,18 @@ def _download(
 
 
 def _commit(files: Mapping[str, Mapping[str, Any]], revision: str) -> str:
-    """ModelScope has no call that resolves a branch; the newest committed file's commit is the branch's state."""
+    """ModelScope has no call that resolves a branch; the newest committed file's commit stands for its state."""
     newest = max(files.values(), key=lambda entry: (entry.get("CommittedDate", 0), str(entry["Path"])), default=None)
     return str(newest["Revision"]) if newest and newest.get("Revision") else revision
 
 
 def _library() -> tuple[Any, Any]:
     try:
-        from modelscope.hub.api import HubApi
-        from modelscope.hub.snapshot_download import snapshot_download
+        download = importlib.import_module("modelscope.hub.snapshot_download")
+        api = importlib.import_module("modelscope_hub.api")
     except ImportError as error:
         raise UserError(
-            "model.hub=modelscope needs the modelscope library, which is not installed", "run: pip install modelscope"
+            "model.hub=modelscope needs the modelscope library, which is not installed",
+            "run: pip install modelscope",
         ) from error
-    return HubApi, snapshot_download
+    return api.HubApi, download.snapshot_download

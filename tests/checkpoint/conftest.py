@@ -1,4 +1,4 @@
-"""Shared material: the real SmolLM2 GGUF, and tiny models that llama.cpp's own file writer makes from transformers' ones."""
+"""Shared material: the real SmolLM2 GGUF, and a log that keeps what it is told."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from pipeline.checkpoint.gguf import check_parts, dequantise, open_gguf, tensor_
 from pipeline.checkpoint.gguf_config import config_from_gguf
 from pipeline.checkpoint.gguf_header import read_header
 from pipeline.errors import StageFailed
+from pipeline.verify.gguf_speed import parsed_once
 from tests.checkpoint.gguf_files import FAMILIES, converted, permute, stored_tensors, tiny_model, write_model
 
 QUANTISABLE = ["BF16", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0"]
@@ -94,7 +95,8 @@ def test_every_type_that_the_library_dequantises(kind: str) -> None:
 
 def test_smollm2_against_ggufs_own_reader(smollm2: Path) -> None:
     checkpoint = open_gguf([smollm2])
-    reader = {tensor.name: tensor for tensor in gguf.GGUFReader(smollm2).tensors}
+    with parsed_once():
+        reader = {tensor.name: tensor for tensor in gguf.GGUFReader(smollm2).tensors}
     assert len(checkpoint) == len(reader) == 272
     for name, stored in (
         ("model.embed_tokens.weight", "token_embd.weight"),
@@ -115,7 +117,9 @@ def test_split_files_are_one_model(tmp_path: Path) -> None:
     write_model(tmp_path / "m.gguf", "qwen2", model, split=8)
     parts = sorted(tmp_path.glob("*.gguf"))
     assert len(parts) > 2
-    write_model(tmp_path / "whole" / "m.gguf" if (tmp_path / "whole").mkdir() else tmp_path / "whole/m.gguf", "qwen2", model)
+    write_model(
+        tmp_path / "whole" / "m.gguf" if (tmp_path / "whole").mkdir() else tmp_path / "whole/m.gguf", "qwen2", model
+    )
     whole = open_gguf([tmp_path / "whole" / "m.gguf"])
     split = open_gguf(parts)
     assert set(split) == set(whole)

@@ -147,7 +147,10 @@ def test_shards_together(shards: list[Path]) -> None:
     ("weight_map", "message"),
     [
         ({"t1": "s1.safetensors"}, "t2, which the index does not name"),
-        ({"t1": "s1.safetensors", "t2": "s2.safetensors", "t3": "s2.safetensors"}, "t3 is in s2.safetensors; it is not"),
+        (
+            {"t1": "s1.safetensors", "t2": "s2.safetensors", "t3": "s2.safetensors"},
+            "t3 is in s2.safetensors; it is not",
+        ),
         ({"t1": "s2.safetensors", "t2": "s2.safetensors"}, "t1 is in s2.safetensors; it is not"),
     ],
 )
