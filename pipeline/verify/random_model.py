@@ -20,18 +20,36 @@ def random_model(config: Any) -> Any:
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
 
-    torch.manual_seed(SEED)
     build: Any = AutoModelForCausalLM.from_config
-    model = build(config, dtype=torch.float32, attn_implementation="eager")
+    torch.manual_seed(SEED)
+    with no_init_weights():  # matrices are drawn below; drawing them twice would take most of the time
+        model = build(config, dtype=torch.float32, attn_implementation="eager")
+    _start_vectors(model)
+    model.tie_weights()
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            scaled = noise.mul_(0.1) + parameter if parameter.dim() < 2 else noise.div_(math.sqrt(parameter.shape[-1]))
-            scaled[scaled.abs() < SMALLEST] = 0
-            parameter.copy_(scaled.bfloat16())
+            matrix = parameter.dim() >= 2
+            noise = noise.div_(math.sqrt(parameter.shape[-1])) if matrix else noise.mul_(0.1).add_(parameter)
+            parameter.copy_(torch.nn.functional.hardshrink(noise, SMALLEST).bfloat16())
     return model.eval()
+
+
+def _start_vectors(model: Any) -> None:
+    """Give norms and their like the values that training starts from, and biases of matrices zero."""
+    import torch
+
+    with torch.no_grad():
+        for module in model.modules():
+            own = list(module.parameters(recurse=False))
+            if any(parameter.dim() >= 2 for parameter in own):
+                for parameter in own:
+                    parameter.zero_()
+            elif own:
+                model._init_weights(module)
 
 
 def write_folder(model: Any, folder: Path, code: Path) -> None:
@@ -56,6 +74,6 @@ def byte_tokenizer() -> Any:
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={byte: number for number, byte in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer

@@ -9,6 +9,7 @@ only size: kinds of layers, attention, RoPE, norms, biases, experts and tied emb
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ HIDDEN = 1024
 EXPERT_WIDTH = 256
 
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+EXPERT_GROUPS = ("n_group", "topk_group")
 EXPERT_WIDTHS = ("moe_intermediate_size", "shared_expert_intermediate_size")
 WINDOWS = ("sliding_window", "attention_window_size")
 SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -81,7 +83,7 @@ def scale_widths(config: Any) -> None:
     heads, hidden = int(config.num_attention_heads), int(config.hidden_size)
     kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     size = int(getattr(config, "head_dim", None) or hidden // heads)
-    few = min(kv_heads, KV_HEADS)
+    few = min(kv_heads, KV_HEADS if KV_HEADS * (heads // kv_heads) * size <= 2 * HIDDEN else 1)
     config.num_attention_heads = few * (heads // kv_heads)
     if getattr(config, "num_key_value_heads", None):
         config.num_key_value_heads = few
@@ -91,14 +93,16 @@ def scale_widths(config: Any) -> None:
 
 
 def _scale_feed_forward(config: Any) -> None:
-    if getattr(config, "intermediate_size", None):
-        config.intermediate_size = min(int(config.intermediate_size), 2 * int(config.hidden_size))
-    for name in EXPERT_WIDTHS:
+    sparse = any(getattr(config, name, None) for name in EXPERT_COUNTS)
+    for name in ("intermediate_size", *EXPERT_WIDTHS):
         if getattr(config, name, None):
-            setattr(config, name, min(int(getattr(config, name)), EXPERT_WIDTH))
+            setattr(config, name, min(int(getattr(config, name)), EXPERT_WIDTH if sparse else HIDDEN))
     for name in EXPERT_COUNTS:
         if getattr(config, name, None):
             setattr(config, name, min(int(getattr(config, name)), EXPERTS))
+    for name in EXPERT_GROUPS:
+        if getattr(config, name, None):
+            setattr(config, name, 1)
     if getattr(config, "num_experts_per_tok", None):
         config.num_experts_per_tok = min(int(config.num_experts_per_tok), EXPERTS_PER_TOKEN)
 
@@ -107,8 +111,8 @@ def _keep_layers(config: Any, layers: list[int]) -> None:
     count = int(config.num_hidden_layers)
     for name, value in _per_layer(config, count):
         setattr(config, name, [value[index] for index in layers])
-    if getattr(config, "mlp_only_layers", None):
-        config.mlp_only_layers = [new for new, old in enumerate(layers) if old in config.mlp_only_layers]
+    for name, value in _layer_numbers(config):
+        setattr(config, name, [new for new, old in enumerate(layers) if old in value])
     if getattr(config, "first_k_dense_replace", None):
         config.first_k_dense_replace = sum(index < config.first_k_dense_replace for index in layers)
     if getattr(config, "max_window_layers", None):
@@ -120,20 +124,31 @@ def _special_layers(config: Any, count: int) -> set[int]:
     """Layers whose kind is told by a number: the first dense and the first sparse one of a mixture of experts."""
     dense = int(getattr(config, "first_k_dense_replace", None) or 0)
     step = int(getattr(config, "decoder_sparse_step", None) or 1)
-    only = list(getattr(config, "mlp_only_layers", None) or [])
     special = {0, dense} if dense else set()
     if step > 1:
         special |= {0, step - 1}
-    if only:
-        special |= {only[0], next((n for n in range(count) if n not in only), 0)}
+    for _, named in _layer_numbers(config):
+        special |= {named[0], next((n for n in range(count) if n not in named), 0)}
     return {index for index in special if index < count}
 
 
 def _per_layer(config: Any, count: int) -> Iterable[tuple[str, list[Any]]]:
     """The config's lists with one entry per layer (`layer_types`, `no_rope_layers`, …)."""
     for name, value in sorted(vars(config).items()):
-        if isinstance(value, list) and len(value) == count and name not in ("mlp_only_layers", *SPECIAL_TOKENS):
+        if isinstance(value, list) and len(value) == count and not _is_numbers(value) and name not in SPECIAL_TOKENS:
             yield name, value
+
+
+def _layer_numbers(config: Any) -> Iterable[tuple[str, list[int]]]:
+    """The config's lists of layer numbers (`mlp_only_layers`, `moe_layers`, `full_attn_idxs`, …)."""
+    for name, value in sorted(vars(config).items()):
+        if isinstance(value, list) and value and _is_numbers(value) and name.endswith(("_layers", "_idxs")):
+            yield name, value
+
+
+def _is_numbers(value: list[Any]) -> bool:
+    """Whether the list is layer numbers in ascending order, and not one entry per layer."""
+    return all(isinstance(one, int) for one in value) and all(a < b for a, b in itertools.pairwise(value))
 
 
 def _cut_vocabulary(config: Any) -> None:
