@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.build.stage import Log
+from pipeline.build.stage import Input, Log, Stage
+
+STAGE = Stage(
+    name="tokenizer",
+    module="pipeline.stages.tokenizer",
+    inputs=(Input("checkpoint"),),
+    config=("target.tokenizer_format", "target.engine"),
+    tools=("tokenizers",),
+)
 
 
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
