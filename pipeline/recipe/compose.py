@@ -107,6 +107,8 @@ class _Loader:
         self.folders = folders
         self.search_path = _search_path(folders)
         self.loader = ConfigLoaderImpl(self.search_path)
+        self.repository: Any = None
+        self.options: dict[str, list[str]] = {}
 
     def expand(self, overrides: list[str]) -> list[list[str]]:
         """One list of overrides for each recipe of the sweep; of a repeated key the last counts."""
@@ -132,14 +134,22 @@ class _Loader:
     def lean(self, job: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
         """Hydra's composition without its own node. May raise AttributeError, TypeError if Hydra changed."""
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
+        from hydra._internal.config_repository import CachingConfigRepository
         from hydra._internal.defaults_list import create_defaults_list
+        from hydra.core.override_parser.overrides_parser import OverridesParser
         from omegaconf import OmegaConf
 
-        parsed, repository = self.loader._parse_overrides_and_create_caching_repo(CONFIG_NAME, job)
+        if self.repository is None:  # one for all recipes: each YAML is parsed once
+            self.repository = CachingConfigRepository(self.loader.repository)
+        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(job)
         chosen = create_defaults_list(
-            repo=repository, config_name=CONFIG_NAME, overrides_list=parsed, prepend_hydra=False, skip_missing=False
+            repo=self.repository,
+            config_name=CONFIG_NAME,
+            overrides_list=parsed,
+            prepend_hydra=False,
+            skip_missing=False,
         )
-        config = self.loader._compose_config_from_defaults_list(defaults=chosen.defaults, repo=repository)
+        config = self.loader._compose_config_from_defaults_list(defaults=chosen.defaults, repo=self.repository)
         OmegaConf.set_struct(config, True)
         ConfigLoaderImpl._apply_overrides_to_config(chosen.config_overrides, config)
         return _container(config), _choices(chosen.overrides.known_choices)
@@ -165,7 +175,12 @@ class _Loader:
     def _refuse_unknown_options(self, job: list[str]) -> None:
         for text in job:
             key, value = split(text)
-            if key in GROUPS and value.strip("'\"") not in (known := options(key, self.folders)):
+            if key not in GROUPS:
+                continue
+            if key not in self.options:
+                self.options[key] = options(key, self.folders)
+            known = self.options[key]
+            if value.strip("'\"") not in known:
                 raise unknown_option(key, value.strip("'\""), known)
 
 

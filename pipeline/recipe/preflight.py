@@ -27,6 +27,8 @@ DISK_SLACK = 256 << 20
 # Tracing, converting and linking; then the weight pass at the speed of reading, quantising and writing.
 BASE_SECONDS = 7.0
 WEIGHT_BYTES_PER_SECOND = 0.6e9
+# Parameters below which families tie their head to the embedding (Qwen, Llama 3.2, SmolLM and Gemma all do).
+_SMALL = 3.5e9
 ALGORITHM_SECONDS_PER_BILLION = {"rtn": 0.0, "hqq": 120.0, "mse": 300.0, "awq": 700.0, "gptq": 800.0, "auto": 800.0}
 
 
@@ -76,12 +78,13 @@ def _parameters(recipe: Recipe, source_bytes: int | None) -> float:
 
 
 def _product_bytes(recipe: Recipe, parameters: float) -> int:
-    """Weights at their stored width; the head at its own; a separate bf16 embedding, if there may be one."""
-    head = min(0.3 * parameters, 0.25e9 + 0.05 * parameters)  # vocabulary × width: most for small models
-    quant = recipe.quant
+    """Weights at their stored width; the head at its own; a separate embedding table, if there is likely one."""
+    quant, mode = recipe.quant, recipe.embedding.mode
+    # Vocabulary × width: 28 M of SmolLM2's 135 M, 136 M of Qwen2's 494 M, 233 M of its 1.5 B, 545 M of its 7.6 B.
+    head = min(0.25 * parameters, 0.1e9 + 0.06 * parameters)
     linears = (parameters - head) * bits_per_weight(quant) + head * bits_per_weight(quant, head_bits(quant))
-    embedding = 0.0 if recipe.embedding.mode == "tied" else head * recipe.embedding.bits
-    return int((linears + embedding) / 8) + (8 << 20)
+    tied = mode == "tied" or (mode == "auto" and parameters < _SMALL)
+    return int((linears + (0.0 if tied else head * recipe.embedding.bits)) / 8) + (8 << 20)
 
 
 def _seconds(recipe: Recipe, parameters: float, source: int) -> float:

@@ -27,7 +27,7 @@ def sampling(generation: Mapping[str, Any], engine: str, note: Callable[[str], N
 
 
 def _samples(generation: Mapping[str, Any]) -> bool:
-    return bool(generation.get("do_sample")) and float(generation.get("temperature") or _TEMPERATURE) > 0
+    return bool(generation.get("do_sample")) and float(_given(generation, "temperature", _TEMPERATURE)) > 0
 
 
 def _greedy(generation: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,9 +86,7 @@ def test_a_damaged_entry_is_composed_anew(tmp_path: Path, composed: list[list[st
     assert len(composed) == 2
 
 
-def test_what_depends_on_the_environment_is_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_depends_on_the_environment_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request = ["model=local", "model.path=${oc.env:MODEL_HOME}"]
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -39,7 +39,11 @@ def test_the_default_recipe() -> None:
     assert (recipe.adapter.mode, recipe.embedding.mode, recipe.verify.mode) == ("none", "auto", "fast")
     assert recipe.target.runtime["dynamic_option"] == 2
     assert composed.choices == {
-        "model": "smollm2-135m", "quant": "int4", "adapter": "none", "target": "x86", "embedding": "auto",
+        "model": "smollm2-135m",
+        "quant": "int4",
+        "adapter": "none",
+        "target": "x86",
+        "embedding": "auto",
         "verify": "fast",
     }
 
@@ -86,13 +90,19 @@ def test_text_stays_in_sweeps() -> None:
 
 
 def test_a_sweep_is_the_product_of_its_values_in_order() -> None:
-    names = [(c.recipe.model.name, c.recipe.quant.name) for c in compose(["model=qwen2-0.5b,qwen3-0.6b", "quant=int4,int8"])]
+    names = [
+        (c.recipe.model.name, c.recipe.quant.name) for c in compose(["model=qwen2-0.5b,qwen3-0.6b", "quant=int4,int8"])
+    ]
     assert names == [("qwen2-0.5b", "int4"), ("qwen2-0.5b", "int8"), ("qwen3-0.6b", "int4"), ("qwen3-0.6b", "int8")]
 
 
 @pytest.mark.parametrize(
     ("override", "blocks"),
-    [("quant.block=choice(32,64)", [32, 64]), ("quant.block=range(32,129,32)", [32, 64, 96, 128]), ("quant.block=32,0", [32, 0])],
+    [
+        ("quant.block=choice(32,64)", [32, 64]),
+        ("quant.block=range(32,129,32)", [32, 64, 96, 128]),
+        ("quant.block=32,0", [32, 0]),
+    ],
 )
 def test_numeric_sweeps(override: str, blocks: list[int]) -> None:
     assert [composed.recipe.quant.block for composed in compose([override], [SHIPPED])] == blocks
@@ -155,7 +165,7 @@ def test_a_path_that_is_given_is_the_source_whatever_the_model_says() -> None:
 
 def test_the_target_chooses_the_scales_unless_asked_otherwise() -> None:
     assert one("target=mnn-3.4").recipe.quant.scale_bits == 32
-    with pytest.raises(UserError, match="target 'mnn-3.4' reads scales of 32 bits only"):
+    with pytest.raises(UserError, match=r"target 'mnn-3\.4' reads scales of 32 bits only"):
         one("target=mnn-3.4", "quant.scale_bits=16")
 
 
@@ -203,7 +213,9 @@ def test_no_yaml_instantiates_anything() -> None:
 
 
 def test_slow_bit_widths_are_noted() -> None:
-    assert one("quant.bits=5").notes == ("5 bits save disk only on target 'x86': the engine widens them to 8 in memory",)
+    assert one("quant.bits=5").notes == (
+        "5 bits save disk only on target 'x86': the engine widens them to 8 in memory",
+    )
     assert one().notes == ()
 
 

@@ -27,7 +27,8 @@ def test_a_given_name_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    "silent", ["verify=off", "verify=full", "verify.length=128", "cache.dir=/x", "cache.remote_mode=off", "quant.block=64"]
+    "silent",
+    ["verify=off", "verify=full", "verify.length=128", "cache.dir=/x", "cache.remote_mode=off", "quant.block=64"],
 )
 def test_what_does_not_change_the_product_does_not_change_its_name(silent: str) -> None:
     assert name(silent) == "smollm2-135m-int4"
@@ -47,8 +48,16 @@ def test_the_hash_does_not_know_order_folder_or_explicit_defaults() -> None:
 
 
 def test_different_overrides_have_different_names() -> None:
-    overrides = ["quant.block=32", "quant.block=128", "quant.lm_bits=4", "embedding=separate", "target=mnn-3.6.0",
-                 "target.runtime.reuse_kv=true", "quant.rules=[{pattern: lm_head, bits: 8}]", "graph.allow_approximate=true"]
+    overrides = [
+        "quant.block=32",
+        "quant.block=128",
+        "quant.lm_bits=4",
+        "embedding=separate",
+        "target=mnn-3.6.0",
+        "target.runtime.reuse_kv=true",
+        "quant.rules=[{pattern: lm_head, bits: 8}]",
+        "graph.allow_approximate=true",
+    ]
     assert len({name(override) for override in overrides}) == len(overrides)
 
 

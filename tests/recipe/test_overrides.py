@@ -1,4 +1,4 @@
-"""Overrides before Hydra: keys checked, text kept as text. Hydra's own parser is the judge of what the quoting means."""
+"""Overrides before Hydra: keys checked, text kept as text. Hydra's own parser is the judge of the quoting."""
 
 from __future__ import annotations
 
@@ -18,8 +18,31 @@ def parsed(override: str) -> object:
 
 @pytest.mark.parametrize(
     "text",
-    ["123e4", "true", "null", "0123", "1_000", "", "a b", "it's", 'say "x"', "a=b", "{x}", "[1]", "(", "ünï 中文", "C:\\dir\\",
-     "\\'", "end\\", "a\\\\'b", "~", "$x", "#", "a:b", "-"],
+    [
+        "123e4",
+        "true",
+        "null",
+        "0123",
+        "1_000",
+        "",
+        "a b",
+        "it's",
+        'say "x"',
+        "a=b",
+        "{x}",
+        "[1]",
+        "(",
+        "ünï 中文",
+        "C:\\dir\\",
+        "\\'",
+        "end\\",
+        "a\\\\'b",
+        "~",
+        "$x",
+        "#",
+        "a:b",
+        "-",
+    ],
 )
 def test_quoted_text_is_read_back_by_hydra_as_written(text: str) -> None:
     assert parsed(f"x={quote(text)}") == text
@@ -79,7 +102,13 @@ def test_a_key_that_no_recipe_has_is_refused(override: str, message: str) -> Non
 
 @pytest.mark.parametrize(
     ("value", "parts"),
-    [("a,b", ["a", "b"]), ("'a,b',c", ["'a,b'", "c"]), ('"a,b"', ['"a,b"']), ("a", ["a"]), ("'it\\'s, x'", ["'it\\'s, x'"])],
+    [
+        ("a,b", ["a", "b"]),
+        ("'a,b',c", ["'a,b'", "c"]),
+        ('"a,b"', ['"a,b"']),
+        ("a", ["a"]),
+        ("'it\\'s, x'", ["'it\\'s, x'"]),
+    ],
 )
 def test_values_are_cut_at_commas_outside_quotes(value: str, parts: list[str]) -> None:
     assert elements(value) == parts

@@ -13,7 +13,15 @@ from pipeline.recipe.schema import Adapter, Cache, Calibration, Model, Quant, Re
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [("", ""), ("a", "/w/a"), ("./a/../b", "/w/b"), ("/x/y", "/x/y"), ("../z", "/z"), ("a b/ü", "/w/a b/ü"), (".", "/w")],
+    [
+        ("", ""),
+        ("a", "/w/a"),
+        ("./a/../b", "/w/b"),
+        ("/x/y", "/x/y"),
+        ("../z", "/z"),
+        ("a b/ü", "/w/a b/ü"),
+        (".", "/w"),
+    ],
 )
 def test_relative_paths_start_at_the_given_folder(given: str, expected: str) -> None:
     assert paths.absolute(given, Path("/w")) == expected
@@ -59,7 +67,10 @@ def test_words_and_addresses_are_no_paths(text: str) -> None:
         (Recipe(model=Model(gptq_path="/nowhere/g")), "model.gptq_path: /nowhere/g is not there"),
         (Recipe(adapter=Adapter(path="/nowhere/l")), "adapter.path: /nowhere/l is not there"),
         (Recipe(target=Target(mnnconvert="/nowhere/c")), "target.mnnconvert: /nowhere/c is not there"),
-        (Recipe(quant=Quant(calibration=Calibration("/nowhere/t"))), "quant.calibration.text: /nowhere/t is not a file"),
+        (
+            Recipe(quant=Quant(calibration=Calibration("/nowhere/t"))),
+            "quant.calibration.text: /nowhere/t is not a file",
+        ),
     ],
 )
 def test_a_missing_path_is_named(recipe: Recipe, message: str) -> None:

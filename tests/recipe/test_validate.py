@@ -23,9 +23,13 @@ def recipe(*overrides: str) -> Recipe:
 @pytest.mark.parametrize("target", options("target", [SHIPPED]))
 def test_every_target_runs_int4_or_says_what_it_needs(target: str) -> None:
     if target == "hexagon":
-        with pytest.raises(UserError, match=r"quant\.lm_bits=8: target 'hexagon' runs 4 bits only → try quant\.lm_bits=4"):
+        with pytest.raises(
+            UserError, match=r"quant\.lm_bits=8: target 'hexagon' runs 4 bits only → try quant\.lm_bits=4"
+        ):
             recipe(f"target={target}")
-        with pytest.raises(UserError, match=r"target 'hexagon' runs symmetric weights only → add quant\.symmetric=true"):
+        with pytest.raises(
+            UserError, match=r"target 'hexagon' runs symmetric weights only → add quant\.symmetric=true"
+        ):
             recipe(f"target={target}", "quant.lm_bits=4")
         return
     assert recipe(f"target={target}").target.name == target
@@ -40,11 +44,17 @@ def test_hexagon_runs_symmetric_four_bits() -> None:
     [
         (["quant.bits=1"], "quant.bits=1: target 'x86' runs 2, 3, 4, 5, 6, 7, 8, 16 bits only"),
         (["quant.bits=9"], "quant.bits=9: target"),
-        (["quant.lm_bits=32"], "quant.lm_bits=32: target 'x86' runs 2, 3, 4, 5, 6, 7, 8, 16 bits only → try quant.lm_bits=16"),
+        (
+            ["quant.lm_bits=32"],
+            "quant.lm_bits=32: target 'x86' runs 2, 3, 4, 5, 6, 7, 8, 16 bits only → try quant.lm_bits=16",
+        ),
         (["target=cuda", "quant.bits=3"], "quant.bits=3: target 'cuda' runs 4, 8, 16 bits only"),
         (["quant.rules=[{pattern: x, bits: 1}]"], "quant.rules[0].bits=1: target"),
         (["quant.block=-32"], "quant.block=-32 must be 0 (one scale per output channel) or a multiple of 16"),
-        (["quant.block=8"], "quant.block=8 must be 0 (one scale per output channel) or a multiple of 16 → try quant.block=16"),
+        (
+            ["quant.block=8"],
+            "quant.block=8 must be 0 (one scale per output channel) or a multiple of 16 → try quant.block=16",
+        ),
         (["quant.block=40"], "quant.block=40 must be 0"),
         (["quant.lm_block=12"], "quant.lm_block=12 must be 0"),
         (["quant.scale_bits=8"], "quant.scale_bits must be 16 or 32, not 8"),
@@ -66,12 +76,17 @@ def test_hexagon_runs_symmetric_four_bits() -> None:
         (["target.engine=3.6"], "target.engine=3.6 is not a version"),
         (["target.engine=3.5.0"], "engine 3.5.0 cannot run a C4-fused graph"),
         (["target.engine=3.5.0", "target.graph.fuse_c4=false"], "engine 3.5.0 reads tie_embeddings as a list only"),
-        (["target.engine=3.5.0", "target.graph.fuse_c4=false", "target.tie_embeddings=list"],
-         "engine 3.5.0 reads scales of 32 bits only"),
+        (
+            ["target.engine=3.5.0", "target.graph.fuse_c4=false", "target.tie_embeddings=list"],
+            "engine 3.5.0 reads scales of 32 bits only",
+        ),
         (["target.tokenizer_format=bin"], "target.tokenizer_format must be one of mtok, txt"),
         (["target=mnn-3.4", "target.runtime.top_p=0.5"], "target.runtime.top_p: engine 3.4.0 does not read it"),
         (["target.runtime.thread_num=0"], "target.runtime.thread_num must be at least 1"),
-        (["target.runtime.llm_model=/etc/passwd"], "target.runtime.llm_model: '/etc/passwd' leaves the product's folder"),
+        (
+            ["target.runtime.llm_model=/etc/passwd"],
+            "target.runtime.llm_model: '/etc/passwd' leaves the product's folder",
+        ),
         (["verify.mode=maybe"], "verify.mode must be one of fast, full, off"),
         (["verify.length=0"], "verify.length must be at least 1"),
         (["cache.keep=lots"], "cache.keep=lots is not a size"),
@@ -106,8 +121,13 @@ def test_notes_name_each_slow_width_once() -> None:
     assert [note.partition(" ")[0] for note in validate.notes(slow)] == ["3", "5"]
 
 
-SMOLLM2 = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9,
-           "tie_word_embeddings": True}
+SMOLLM2 = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "tie_word_embeddings": True,
+}
 
 
 @pytest.mark.parametrize("block", [0, 16, 32, 64, 96, 192])
@@ -147,7 +167,9 @@ def test_tying_what_the_model_does_not_tie_is_refused() -> None:
     validate.validate_against_model(recipe("embedding=tied"), SMOLLM2)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3_text", "phi3", "gpt2", "opt", "qwen3_moe", "olmo2"])
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen2", "qwen3", "gemma3_text", "phi3", "gpt2", "opt", "qwen3_moe", "olmo2"]
+)
 def test_sizes_are_found_in_transformers_own_configs(family: str) -> None:
     config: dict[str, Any] = AutoConfig.for_model(family).to_dict()
     sizes = validate.input_sizes(config)

@@ -1,0 +1,21 @@
+"""docs/runtime.md says what the code says."""
+
+from __future__ import annotations
+
+from pipeline.recipe.conf import ROOT
+from pipeline.runtime.document import document
+from pipeline.runtime.keys import KEYS
+from pipeline.runtime.retired import RETIRED
+
+
+def test_the_page_is_not_stale() -> None:
+    page = (ROOT / "docs" / "runtime.md").read_text("utf-8")
+    assert page == document(), "run: python -m pipeline.runtime.document > docs/runtime.md"
+
+
+def test_every_key_has_one_row_of_six_cells() -> None:
+    rows = [line for line in document().splitlines() if line.startswith("| `")]
+    named = [row.split("`")[1] for row in rows]
+    assert sorted(named) == sorted([*KEYS, *RETIRED])
+    for row in rows[: len(KEYS)]:
+        assert row.replace("\\|", "").count("|") == 7
