@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -118,7 +119,11 @@ class Session:
 
 
 def main(descriptor: int) -> None:
-    """Answers calls until the parent hangs up, then leaves without destructors (they crash with two models)."""
+    """Answers calls until the parent hangs up, then leaves without destructors (they crash with two models).
+
+    Ctrl-C in a terminal reaches all its processes; it is the parent's to act upon.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(descriptor)
     session = Session()
     try:

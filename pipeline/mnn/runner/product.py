@@ -41,13 +41,13 @@ class Product:
 
 
 def open_product(path: Path | str) -> Product:
-    """`path`: a product's folder, or a config file in it.
+    """`path`: a product's folder, a config file in it, or an llm.mnn (then without config.json: the engine's defaults).
 
     Raises UserError when there is no product at `path`, ProductError when its files are not whole.
     """
     config_file = _config_file(Path(path))
     folder = config_file.parent
-    config = _read_json(config_file)
+    config = _read_config(config_file)
     config |= _read_json(folder / str(config.get("llm_config", "llm_config.json")))
     product = Product(folder, config_file, config, 0, ())
     model = _existing(product, "llm_model", "llm.mnn")
@@ -101,6 +101,13 @@ def _config_file(path: Path) -> Path:
     if not config_file.is_file():
         raise UserError(f"no product at {path}: there is no {config_file.name}", "give the folder that an export wrote")
     return config_file.absolute()  # not resolve(): the files of a product may be links into the store
+
+
+def _read_config(path: Path) -> Json:
+    """For an .mnn the same two names as the engine supposes (llmconfig.hpp, tag 3.6.1)."""
+    if path.suffix == ".mnn":
+        return {"llm_model": path.name, "llm_weight": f"{path.name}.weight"}
+    return _read_json(path)
 
 
 def _read_json(path: Path) -> Json:
