@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pipeline.build.code import CodeDigests
 from pipeline.build.console import Terminal
@@ -15,6 +17,7 @@ from pipeline.build.engine import Engine, Resolver, SourceFiles
 from pipeline.build.locks import hold_shared
 from pipeline.build.nodes import Graph, SourceNode, build_graph
 from pipeline.build.product import Published
+from pipeline.build.remote import Remote
 from pipeline.build.stage import Log
 from pipeline.build.store import Blob, Store
 from pipeline.errors import UserError
@@ -63,7 +66,8 @@ def _open(request: Request) -> Session:
     graph = build_graph(configs, registry.stages(), artifacts())
     terminal = Terminal(many=len(configs) > 1)
     code = CodeDigests(store.root / "code-digests.json")
-    engine = Engine(store, code, resolver(store), terminal, always=request.always)
+    remote = remote_of(configs, terminal)
+    engine = Engine(store, code, resolver(store), terminal, remote, always=request.always)
     if request.locked:
         from tasks.locking import hold_to_lock
 
@@ -71,6 +75,16 @@ def _open(request: Request) -> Session:
     _end_cleanly(engine)
     notes = tuple(dict.fromkeys(note for recipe in recipes for note in recipe.notes))
     return Session(request, engine, graph, terminal, notes)
+
+
+def remote_of(recipes: Sequence[Mapping[str, Any]], terminal: Terminal) -> Remote | None:
+    """The remote store that the recipes name, or None. Raises UserError for a mode that is none."""
+    cache = recipes[0]["cache"]
+    if cache["remote_mode"] not in ("off", "read", "readwrite"):
+        raise UserError(f"cache.remote_mode={cache['remote_mode']} is no mode", "use off, read or readwrite")
+    if not cache["remote"] or cache["remote_mode"] == "off":
+        return None
+    return Remote(cache["remote"], cache["remote_mode"], terminal.say)
 
 
 def resolver(store: Store) -> Resolver:

@@ -11,6 +11,8 @@ from tasks.session import Session
 def summarise(session: Session) -> None:
     """Print the table of one product, or a row for each of a sweep."""
     terminal, outcomes = session.terminal, session.engine.outcomes
+    if session.engine.remote is not None:
+        session.engine.remote.finish()
     terminal.close()
     session.engine.code.save()
     if len(session.graph.products) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from pipeline.build.code import ROOT, UNCOUNTED, CodeDigests
 from pipeline.build.key import Files, action_key, ingredients, select
 from pipeline.build.locks import exclusive
 from pipeline.build.nodes import Edge, Node, SourceNode
+from pipeline.build.pinned import listing_record, pinned_key
 from pipeline.build.process import Spawner
 from pipeline.build.sandbox import Sandbox, make
 from pipeline.build.stage import Log
@@ -34,6 +35,9 @@ class Console(Protocol):
     def finished(self, node: Node, outcome: Outcome) -> None:
         """The stage has a record."""
 
+    def log(self, title: str) -> Log:
+        """The log of something that is no stage."""
+
     def say(self, text: str) -> None:
         """One line."""
 
@@ -44,16 +48,19 @@ class RemoteStore(Protocol):
     def find(self, stage: str, key: str) -> Record | None:
         """The record of `key`, or None."""
 
-    def fetch(self, blob: Blob, store: Store) -> bool:
-        """Whether the blob is now in `store`, verified."""
+    def fetch(self, blobs: Iterable[Blob], store: Store, log: Log) -> set[str]:
+        """Digests of those that are now in `store`, verified."""
 
     def upload(self, record: Record, store: Store) -> None:
-        """Blobs first, the record last."""
+        """Begin to send it: blobs first, the record last."""
+
+    def finish(self) -> None:
+        """Wait until everything is sent."""
 
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """Where a source's files lie: name → blob, name → absolute path; revision is a hub's commit."""
+    """A source's files: name → blob; name → absolute path, empty while they are known but not here (a hub's commit)."""
 
     files: Mapping[str, Blob]
     paths: Mapping[str, Path]
@@ -91,12 +98,45 @@ class Engine:
     # Node id → output digest that pipeline.lock demands.
     expected: dict[str, str] = field(default_factory=dict)
     _said: Lock = field(default_factory=Lock)
+    _fetching: Lock = field(default_factory=Lock)
 
     def resolve(self, node: SourceNode, log: Log) -> SourceFiles:
         """The source's files; looked up once in a run."""
         if node.id not in self.sources:
-            self.sources[node.id] = self.resolver(node, log)
+            self.sources[node.id] = self._listed(node) or self._found(node, log)
         return self.sources[node.id]
+
+    def _listed(self, node: SourceNode) -> SourceFiles | None:
+        """The files of a hub's commit from a record of them."""
+        key = pinned_key(node)
+        if key is None or self.always:
+            return None
+        record = self.store.find(node.name, key)
+        if record is None and self.remote is not None:
+            record = self.remote.find(node.name, key)
+        if record is None:
+            return None
+        return SourceFiles(record.files, {}, str(record.figures["revision"]), str(record.figures["kind"]))
+
+    def _found(self, node: SourceNode, log: Log) -> SourceFiles:
+        """The files themselves; downloads what is missing."""
+        found = self.resolver(node, log)
+        if (key := pinned_key(node)) is not None:
+            record = listing_record(node, key, found.files, found.revision, found.kind)
+            self.store.publish(record)
+            if self.remote is not None:
+                self.remote.upload(record, self.store)
+        return found
+
+    def _source_paths(self, node: SourceNode) -> Mapping[str, Path]:
+        known = self.sources[node.id]
+        if not known.paths and known.files:
+            with self._fetching:
+                if not self.sources[node.id].paths:
+                    self.sources[node.id] = self._found(node, self.console.log(node.name))
+            if self.sources[node.id].files != known.files:
+                self.console.say(f"{node.name}: the hub's files are not those that the record named: taking the hub's")
+        return self.sources[node.id].paths
 
     def key(self, node: Node) -> tuple[str, dict[str, Any]]:
         """(action key, its ingredients). Every input must have an outcome."""
@@ -136,16 +176,22 @@ class Engine:
     def materialise(self, edge: Edge) -> dict[str, Path]:
         """Name → path of an input's files, each verified by its digest just now; fetched or built again if it was not."""
         if isinstance(edge.node, SourceNode):
-            return {name: self.sources[edge.node.id].paths[name] for name in self.files(edge)}
+            paths = self._source_paths(edge.node)
+            return {name: paths[name] for name in self.files(edge)}
         blobs = self.files(edge)
-        if not all([self._present(blob) for blob in blobs.values()]):
+        if self.absent(blobs.values()):
             self._rebuild(edge.node)
             blobs = self.files(edge)
         self._say_dropped()
         return {name: self.store.blob_path(blob.sha256) for name, blob in blobs.items()}
 
-    def _present(self, blob: Blob) -> bool:
-        return self.store.verified(blob) or (self.remote is not None and self.remote.fetch(blob, self.store))
+    def absent(self, blobs: Iterable[Blob]) -> list[Blob]:
+        """Those blobs that are neither here with the right bytes nor could be fetched."""
+        missing = [blob for blob in blobs if not self.store.verified(blob)]
+        if missing and self.remote is not None:
+            fetched = self.remote.fetch(missing, self.store, self.console.log("download"))
+            missing = [blob for blob in missing if blob.sha256 not in fetched]
+        return missing
 
     def _rebuild(self, node: Node) -> None:
         """Make the bytes of a known record again; they must be the same bytes."""
@@ -155,7 +201,7 @@ class Engine:
         paths = {name: self.materialise(edge) for name, edge in node.inputs.items()}
         key, parts = self.key(node)
         with exclusive(self.store.lock_path(key)):
-            if all([self.store.verified(blob) for blob in before.files.values()]):
+            if not [blob for blob in before.files.values() if not self.store.verified(blob)]:
                 return  # another process was quicker
             outcome = self._run(node, key, parts, paths)
         if outcome.record.output != before.output:

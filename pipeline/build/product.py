@@ -102,6 +102,7 @@ def publish(engine: Engine, product: Product) -> Published:
         raise StageFailed(f"{product.name}: not published, because {', '.join(missing)} did not pass")
     product.folder.parent.mkdir(parents=True, exist_ok=True)
     files = shipped(engine, product)
+    engine.absent(blob for _, _, blob in files.values())  # fetches what is missing, all at once
     sources = {name: engine.materialise(edge)[there] for name, (edge, there, _) in files.items()}
     manifest = make_manifest(engine, product, {name: blob for name, (_, _, blob) in files.items()})
     with disk_full(product.folder):

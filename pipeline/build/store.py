@@ -158,15 +158,17 @@ class Store:
         return {path.relative_to(folder).as_posix(): blob for path, blob in zip(paths, blobs, strict=True)}
 
     def add(self, path: Path) -> Blob:
-        """Move one file of this file system into blobs/. An older copy is replaced, so that a damaged one heals."""
-        sha256 = hash_file(path)
-        size = path.stat().st_size
+        """Move one file of this file system into blobs/. A good older copy stays (it may be in use), a bad one goes."""
+        blob = Blob(hash_file(path), path.stat().st_size)
+        target = self.blob_path(blob.sha256)
+        if target.exists() and self.verified(blob):
+            path.unlink()
+            return blob
         path.chmod(0o444)
-        target = self.blob_path(sha256)
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, target)
-        self._hashed[sha256] = identity(target)
-        return Blob(sha256, size)
+        self._hashed[blob.sha256] = identity(target)
+        return blob
 
     def has(self, blob: Blob) -> bool:
         """Whether a file of that name and size is there; says nothing of its bytes."""
