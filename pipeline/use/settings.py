@@ -26,7 +26,7 @@ SAMPLER_KEYS = frozenset(
 )
 _DEFAULT_NEW_TOKENS = 512
 # Written by exporters for people and for us; the engine reads none of them.
-_DESCRIPTIVE = frozenset({"model_type", "max_position_embeddings", "model_name"})
+DESCRIPTIVE = frozenset({"model_type", "max_position_embeddings", "model_name"})
 
 
 def add_product_options(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +67,7 @@ def open_engine(arguments: argparse.Namespace, changes: dict[str, Any]) -> Engin
         problems = check_key(name, value)
         if problems and name in KEYS:
             raise UserError(f"{arguments.product}: {problems[0]}", "mend it with `python -m pipeline config`")
-        if problems and name not in _DESCRIPTIVE:
+        if problems and name not in DESCRIPTIVE:
             print(f"note: {arguments.product}: {problems[0]}", file=sys.stderr)
     return Engine(arguments.product, changes, arguments.timeout, sampled=True, adapter=arguments.adapter)
 
