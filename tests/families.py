@@ -1,7 +1,7 @@
 """Data only: for every decoder family, the settings of a tiny model of it, as its own transformers config names them.
 
-`type` is transformers' model_type; all other keys go into the config on top of `COMMON`. A value of None takes a key of
-COMMON out again (for families that call it otherwise).
+`type` is transformers' model_type; all other keys go into the config on top of `COMMON`. A value of OMIT takes a key
+of COMMON out again (for families that call it otherwise).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 Row = dict[str, Any]
+OMIT = object()
 
 COMMON: Row = {
     "vocab_size": 1000,
@@ -124,21 +125,21 @@ FAMILIES: dict[str, Row] = {
         "n_layer": 2,
         "n_head": 4,
         "n_positions": 512,
-        "hidden_size": None,
-        "num_hidden_layers": None,
-        "num_attention_heads": None,
-        "num_key_value_heads": None,
-        "intermediate_size": None,
-        "max_position_embeddings": None,
+        "hidden_size": OMIT,
+        "num_hidden_layers": OMIT,
+        "num_attention_heads": OMIT,
+        "num_key_value_heads": OMIT,
+        "intermediate_size": OMIT,
+        "max_position_embeddings": OMIT,
         "tie_word_embeddings": True,
     },
-    "gpt_neox": {"type": "gpt_neox", "num_key_value_heads": None},
+    "gpt_neox": {"type": "gpt_neox", "num_key_value_heads": OMIT},
     "opt": {
         "type": "opt",
         "ffn_dim": 192,
         "word_embed_proj_dim": 128,
-        "num_key_value_heads": None,
-        "intermediate_size": None,
+        "num_key_value_heads": OMIT,
+        "intermediate_size": OMIT,
     },
     "hunyuan_v1_dense": {"type": "hunyuan_v1_dense", "head_dim": 32},
     "ernie4_5": {"type": "ernie4_5", "head_dim": 32},
@@ -170,15 +171,15 @@ FAMILIES: dict[str, Row] = {
         "n_head": 4,
         "n_positions": 512,
         "n_inner": 192,
-        "hidden_size": None,
-        "num_hidden_layers": None,
-        "num_attention_heads": None,
-        "num_key_value_heads": None,
-        "intermediate_size": None,
-        "max_position_embeddings": None,
+        "hidden_size": OMIT,
+        "num_hidden_layers": OMIT,
+        "num_attention_heads": OMIT,
+        "num_key_value_heads": OMIT,
+        "intermediate_size": OMIT,
+        "max_position_embeddings": OMIT,
         "tie_word_embeddings": True,
     },
-    "biogpt": {"type": "biogpt", "num_key_value_heads": None, "tie_word_embeddings": True},
+    "biogpt": {"type": "biogpt", "num_key_value_heads": OMIT, "tie_word_embeddings": True},
     "vaultgemma": {
         "type": "vaultgemma",
         "head_dim": 32,
@@ -187,7 +188,7 @@ FAMILIES: dict[str, Row] = {
         "attn_logit_softcapping": None,
     },
     "cwm": {"type": "cwm", "head_dim": 32, "sliding_window": 16, "layer_types": _SLIDING_AND_FULL},
-    "persimmon": {"type": "persimmon", "num_key_value_heads": None},
+    "persimmon": {"type": "persimmon", "num_key_value_heads": OMIT},
     # mixtures of experts
     "qwen2_moe": {"type": "qwen2_moe", **_MOE, "shared_expert_intermediate_size": 96},
     "qwen3_moe": {"type": "qwen3_moe", **_MOE, "head_dim": 32},
@@ -221,8 +222,7 @@ FAMILIES: dict[str, Row] = {
         "n_group": 1,
         "topk_group": 1,
         "first_k_dense_replace": 1,
-        "layer_types": ["full_attention", "full_attention"],
-        "sliding_window": None,
+        "n_shared_experts": 1,
     },
     "phimoe": {"type": "phimoe", "num_local_experts": 8, "num_experts_per_tok": 2, "sliding_window": None},
     "gpt_oss": {
@@ -277,8 +277,8 @@ FAMILIES: dict[str, Row] = {
         "v_head_dim": 32,
     },
     # without transformers' attention interface
-    "falcon": {"type": "falcon", "num_kv_heads": 2, "new_decoder_architecture": True, "num_key_value_heads": None},
-    "bloom": {"type": "bloom", "n_layer": 2, "n_head": 4, "num_key_value_heads": None},
+    "falcon": {"type": "falcon", "num_kv_heads": 2, "new_decoder_architecture": True, "num_key_value_heads": OMIT},
+    "bloom": {"type": "bloom", "n_layer": 2, "n_head": 4, "num_key_value_heads": OMIT},
     # state other than keys and values
     "lfm2": {"type": "lfm2", "layer_types": ["conv", "full_attention"], "block_ff_dim": 192, "conv_L_cache": 3},
     "qwen3_next": {
@@ -292,5 +292,5 @@ FAMILIES: dict[str, Row] = {
         "linear_value_head_dim": 32,
         "layer_types": ["linear_attention", "full_attention"],
     },
-    "mamba": {"type": "mamba", "num_attention_heads": None, "num_key_value_heads": None},
+    "mamba": {"type": "mamba", "num_attention_heads": OMIT, "num_key_value_heads": OMIT},
 }

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from tests.families import COMMON, FAMILIES
+from tests.families import COMMON, FAMILIES, OMIT
 
 
 def tiny_config(family: str, **overrides: Any) -> PretrainedConfig:
     """The config of the row `family` in `tests/families.py`; `overrides` win over the row."""
     row = {**COMMON, **FAMILIES[family], **overrides}
     model_type = row.pop("type")
-    return AutoConfig.for_model(model_type, **{key: value for key, value in row.items() if value is not None})
+    return AutoConfig.for_model(model_type, **{key: value for key, value in row.items() if value is not OMIT})
 
 
 def tiny_model(config: PretrainedConfig, seed: int = 0) -> PreTrainedModel:

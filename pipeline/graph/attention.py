@@ -10,7 +10,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.graph.ir import CUSTOM_DOMAIN, Value
-from pipeline.graph.lowering.shape import cut, reshape, transpose
+from pipeline.graph.moves import cut, pad, reshape, transpose
 from pipeline.graph.tracer import Tracer, active
 
 IMPLEMENTATION = "mnn"
@@ -92,8 +92,7 @@ def _widened(tracer: Tracer, value: Value, size: int) -> Value:
         return value
     if shape[3] > size:
         raise UserError("the model's value heads are wider than its query heads, which the engine cannot run")
-    zeros = tracer.value(torch.zeros(*shape[:3], size - shape[3]))
-    return tracer.emit("Concat", [value, zeros], (*shape[:3], size), axis=3)
+    return pad(tracer, value, (0, 0, 0, 0), (0, 0, 0, size - shape[3]))
 
 
 def _softcap(tracer: Tracer, softcap: float) -> None:

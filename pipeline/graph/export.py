@@ -17,9 +17,10 @@ from pipeline.graph.bindings import Bindings, bind, small_values
 from pipeline.graph.ir import Graph, Part
 from pipeline.graph.linear import Head, function_rules
 from pipeline.graph.lowering import LOWERINGS
-from pipeline.graph.lowering.shape import reshape
+from pipeline.graph.moves import reshape
 from pipeline.graph.model import instantiate, load_config, positions, prepare
 from pipeline.graph.passes import clean
+from pipeline.graph.passes.dead import drop_dead
 from pipeline.graph.rope import patched_rope
 from pipeline.graph.tracer import Options, Tracer
 
@@ -47,6 +48,8 @@ def export(checkpoint: Path, out: Path, options: Options, trust_remote_code: boo
     prepare(model, values)
     traced = trace(model, values, options)
     clean(traced.graph)
+    for experts in traced.graph.experts.values():
+        clean(experts.graph)
     onnx_file.write(traced.graph, out / "llm.onnx")
     facts = describe(model, config, traced, bindings)
     return Exported(out / "llm.onnx", _write_templates(traced.graph, out), facts)
@@ -135,13 +138,17 @@ def _trace_at(
     tracer.new_input("attention_mask", (1, 1, length, length), torch.float32)
     positions_ = tracer.new_input("position_ids", (1, length), torch.int64)
     index = tracer.new_input("logits_index", (1,), torch.int64)
-    ids = torch.zeros(1, length, dtype=torch.int64, device="meta")
+    ids = tracer.new_input("token_ids", (1, length), torch.int64)
+    tracer.graph.inputs.pop("token_ids")  # only the embedding may read it, and that is the engine's
     embedded = tracer.tensor(reshape(tracer, tracer.value(rows), (1, length, hidden)))
     head = Head(id(embedding), id(model.get_output_embeddings().weight), _ends(model, names)[1], ids, embedded, index)
     functions |= function_rules(head, _owners(model))
     with tracer:
         logits = model(input_ids=ids, position_ids=positions_, use_cache=False).logits
     tracer.graph.outputs = {"logits": tracer.value(logits), **tracer.graph.outputs}
+    drop_dead(tracer.graph)
+    if any(tracer.value(ids) in node.inputs for node in tracer.graph.nodes):
+        raise UserError("the model uses its token ids beside their embeddings; the engine gives the graph embeddings only")
     return tracer
 
 
@@ -158,7 +165,6 @@ def _write_templates(graph: Graph, out: Path) -> dict[str, Path]:
     """One ONNX per distinct expert graph; experts that are alike share it. Returns template name → file."""
     templates: dict[str, Path] = {}
     for experts in graph.experts.values():
-        clean(experts.graph)
         path = out / f"{experts.template}.onnx"
         onnx_file.write(experts.graph, path, experts.template)
         templates[experts.template] = path

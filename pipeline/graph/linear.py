@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.errors import UserError
+from pipeline.graph.attention import scaled_dot_product_attention
 from pipeline.graph.ir import CUSTOM_DOMAIN, Linear, Part, Table, Value
-from pipeline.graph.lowering.shape import reshape
+from pipeline.graph.moves import reshape
 from pipeline.graph.tracer import Tracer
 
 
@@ -36,7 +37,21 @@ class Head:
 def function_rules(head: Head, modules: Mapping[str, type]) -> dict[Callable[..., Any], Callable[..., Any]]:
     """The rules for the tracer's function mode. modules: parameter name → class of the module that owns it."""
     linears = _Linears(head, modules)
-    return {F.linear: linears.linear, torch.addmm: linears.addmm, F.embedding: _Embeddings(head).embedding}
+    return {
+        F.linear: linears.linear,
+        torch.addmm: linears.addmm,
+        F.embedding: _Embeddings(head).embedding,
+        F.scaled_dot_product_attention: scaled_dot_product_attention,
+        torch.Tensor.__getitem__: _getitem,
+    }
+
+
+def _getitem(tracer: Tracer, tensor: torch.Tensor, index: Any) -> Any:
+    """tensor[..., [i, j]]: torch would make the list a tensor of the tensor's own device, where its values are lost."""
+    items = index if isinstance(index, tuple) else (index,)
+    if not tracer.is_symbolic(tensor) or not any(isinstance(item, list) for item in items):
+        return NotImplemented
+    return tensor[tuple(torch.tensor(item) if isinstance(item, list) else item for item in items)]
 
 
 @dataclass
@@ -116,7 +131,7 @@ class _Embeddings:
 
     def embedding(self, tracer: Tracer, ids: torch.Tensor, weight: torch.Tensor, *_: Any, **__: Any) -> Any:
         if id(weight) == self.head.embedding:
-            if ids is not self.head.token_ids:
+            if not self._are_token_ids(tracer, ids):
                 raise UserError("the model embeds other ids than its input's, which the engine cannot do")
             return self.head.embedded
         name = tracer.parameter_name(weight)
@@ -128,3 +143,12 @@ class _Embeddings:
         shape = (*ids.shape, columns)
         attributes = {"name": table.name, "rows": rows, "columns": columns}
         return tracer.tensor(tracer.emit("Table", [tracer.value(ids)], shape, domain=CUSTOM_DOMAIN, **attributes))
+
+    def _are_token_ids(self, tracer: Tracer, ids: torch.Tensor) -> bool:
+        """True for the model's ids, reshaped or not."""
+        if not tracer.is_symbolic(ids):
+            return False
+        producers, value = tracer.graph.producers(), tracer.value(ids)
+        while value in producers and producers[value].op == "Reshape":
+            value = producers[value].inputs[0]
+        return value is tracer.value(self.head.token_ids)

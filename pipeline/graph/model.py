@@ -43,6 +43,9 @@ def instantiate(config: PretrainedConfig, trust_remote_code: bool = False) -> Pr
     except (ValueError, KeyError, ImportError) as error:
         raise UserError(f"transformers cannot build a {config.model_type} model: {_first_line(error)}") from None
     _use_placeholders(model)
+    for module in model.modules():  # looks at the ids, of which a trace knows only the shape
+        if hasattr(module, "warn_if_padding_and_no_attention_mask"):
+            module.warn_if_padding_and_no_attention_mask = lambda *_: None  # type: ignore[assignment,operator]
     return model.eval()
 
 

@@ -171,6 +171,21 @@ def _cast(writer: _Writer, node: Node, inputs: list[str], outputs: list[str]) ->
     return [writer.make("Cast", inputs, outputs, to=_TYPES[str(node.attributes["to"])])]
 
 
+def _filled_like(writer: _Writer, node: Node, inputs: list[str], outputs: list[str]) -> list[onnx.NodeProto]:
+    sizes, dtype = f"{outputs[0]}.sizes", np.dtype(node.output.dtype)
+    value = numpy_helper.from_array(np.asarray([node.attributes["value"]], dtype))
+    return [
+        writer.make("Shape", inputs, [sizes]),
+        writer.make("ConstantOfShape", [sizes], outputs, value=value),
+    ]
+
+
+def _pad(writer: _Writer, node: Node, inputs: list[str], outputs: list[str]) -> list[onnx.NodeProto]:
+    pads: Any = node.attributes["pads"]
+    fill = writer.constant(np.asarray(node.attributes["value"], node.output.dtype))
+    return [writer.make("Pad", [*inputs, writer.ints(pads), fill], outputs, mode="constant")]
+
+
 def _sum(writer: _Writer, node: Node, inputs: list[str], outputs: list[str]) -> list[onnx.NodeProto]:
     axes: Any = node.attributes["axes"]
     return [writer.make("ReduceSum", [*inputs, writer.ints(axes)], outputs, keepdims=node.attributes["keepdims"])]
@@ -200,6 +215,8 @@ _SPECIAL: dict[str, Callable[[_Writer, Node, list[str], list[str]], list[onnx.No
     "Cast": _cast,
     "CumSum": _cumsum,
     "Expand": _expand,
+    "FilledLike": _filled_like,
+    "Pad": _pad,
     "ReduceSum": _sum,
     "Reshape": _reshape,
     "Slice": _slice,

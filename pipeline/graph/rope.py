@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pipeline.graph.ir import CUSTOM_DOMAIN, Value
-from pipeline.graph.lowering.shape import cut, reshape, transpose
+from pipeline.graph.moves import cut, reshape, transpose
 from pipeline.graph.tracer import Tracer, active
 
 FUNCTIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave")

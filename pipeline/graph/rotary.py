@@ -15,7 +15,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.graph.ir import Value, constant
-from pipeline.graph.lowering.shape import reshape
+from pipeline.graph.moves import reshape
 from pipeline.graph.tracer import Tracer, active
 
 STEP = 256

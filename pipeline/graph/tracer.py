@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,6 +24,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from pipeline.errors import UserError
 from pipeline.graph.ir import Builder, Graph, Value
+from pipeline.graph.moves import cut
 
 _ACTIVE: ContextVar[Tracer | None] = ContextVar("tracer", default=None)
 _DTYPES = {
@@ -64,7 +66,7 @@ class Tracer(Builder):
     lowerings: aten operator name ("aten::mul") → function that emits nodes. functions: torch function → rule that may
     return NotImplemented to let the function run. parameters: id of a parameter on the meta device → its name.
     values: reads the true values of a small parameter by name (KeyError if it is none of the small ones).
-    length: the traced sequence length. rotary_halves: cos or sin value → the same with its angles laid out in halves. approximations: what the graph leaves
+    slices: id of a tensor → the tensor that it is a slice of, axis, start, stop. length: the traced sequence length. rotary_halves: cos or sin value → the same with its angles laid out in halves. approximations: what the graph leaves
     out of the model, with the user's consent.
     """
 
@@ -83,6 +85,8 @@ class Tracer(Builder):
         self.approximations: list[str] = []
         self.rotary_halves: dict[Value, Value] = {}
         self.is_paused = False
+        self.slices: dict[int, tuple[torch.Tensor, int, int, int]] = {}
+        self._written: dict[int, dict[int, tuple[int, Value]]] = {}
         self.lowerings = lowerings
         self.functions = functions
         self.parameters = parameters
@@ -133,8 +137,8 @@ class Tracer(Builder):
                 return self._known[id(argument)][1]
             real = self.real(argument).detach()
             kind = _DTYPES[real.dtype]
-            return Value(tuple(real.shape), kind, np.ascontiguousarray(real.numpy()).astype(kind))
-        return Value((), dtype, np.asarray(argument, dtype))
+            return Value(tuple(real.shape), kind, _finite(np.ascontiguousarray(real.numpy()).astype(kind)))
+        return Value((), dtype, _finite(np.asarray(argument, dtype)))
 
     def real(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor with its true values. UserError for a large parameter, which the graph may not hold."""
@@ -207,16 +211,39 @@ class Tracer(Builder):
         bound.update(kwargs)
         in_place = name.endswith("_") and not name.endswith("__")
         lowering = self.lowerings.get(name) or (self.lowerings.get(name.rstrip("_")) if in_place else None)
+        if name == "aten::_local_scalar_dense":
+            raise UserError("the model decides by a computed number what to do next, which no fixed graph can follow")
         if lowering is None:
             raise UserError(f"the model uses {name.replace('::', '.')}, which the exporter cannot express in ONNX")
         values = lowering(self, Call(name, bound, result))
         if in_place and name not in self.lowerings:
-            target = bound["self"]
-            if target._is_view():
-                raise UserError(f"the model writes into a part of a tensor ({name}), which the graph cannot express")
-            self.bind(target, values if isinstance(values, Value) else values[0])
-            return target
+            return self._write(bound["self"], values if isinstance(values, Value) else values[0])
         return self._bind_results(result, values)
+
+    def _write(self, target: torch.Tensor, value: Value) -> torch.Tensor:
+        """An in-place operation: `target` stands for `value` from now on, and what it is a slice of changes with it."""
+        self.bind(target, value)
+        piece = self.slices.get(id(target))
+        if piece is None:
+            return target
+        base, axis, start, stop = piece
+        if id(base) in self.slices:
+            raise UserError("the model writes into a slice of a slice, which the graph cannot express")
+        pieces = self._written.setdefault(id(base), {})
+        pieces[start] = (stop, value)
+        self.bind(base, self._joined(base, axis, pieces))
+        return target
+
+    def _joined(self, base: torch.Tensor, axis: int, pieces: Mapping[int, tuple[int, Value]]) -> Value:
+        original, parts, place = self.value(base), [], 0
+        for start, (stop, value) in sorted(pieces.items()):
+            if start > place:
+                parts.append(cut(self, original, axis, place, start))
+            parts.append(value)
+            place = stop
+        if place < base.shape[axis]:
+            parts.append(cut(self, original, axis, place, base.shape[axis]))
+        return parts[0] if len(parts) == 1 else self.emit("Concat", parts, base.shape, parts[0].dtype, axis=axis)
 
     def _bind_results(self, result: Any, values: Value | Sequence[Value]) -> Any:
         leaves, spec = tree_flatten(result)
@@ -272,6 +299,14 @@ def _on_meta(leaf: Any) -> Any:
     if isinstance(leaf, torch.Tensor) and not leaf.is_meta:
         return torch.empty_strided(leaf.shape, leaf.stride(), dtype=leaf.dtype, device="meta")
     return torch.device("meta") if isinstance(leaf, torch.device) else leaf
+
+
+def _finite(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Infinities become the largest floats: the engine's arithmetic makes NaN of inf · 0, and JSON knows no infinity."""
+    if data.dtype != np.float32 or np.isfinite(data).all():
+        return data
+    largest = np.finfo(np.float32).max
+    return np.nan_to_num(data, nan=np.nan, posinf=largest, neginf=-largest)
 
 
 def _default(argument: Any) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.graph.lowering import arithmetic, normalise, reduce, select, shape
+from pipeline.graph.lowering import arithmetic, fill, normalise, reduce, select, shape
 from pipeline.graph.tracer import Lowering
 
 LOWERINGS: Mapping[str, Lowering] = {
     **arithmetic.LOWERINGS,
+    **fill.LOWERINGS,
     **normalise.LOWERINGS,
     **reduce.LOWERINGS,
     **select.LOWERINGS,

@@ -171,11 +171,7 @@ def _where(tracer: Tracer, call: Call) -> Value:
 
 def _masked_fill(tracer: Tracer, call: Call) -> Value:
     dtype = _kind(call.result)
-    # The engine's arithmetic turns inf · 0 into NaN somewhere; the lowest float does what minus infinity is for.
-    fill = call["value"]
-    if isinstance(fill, float) and math.isinf(fill):
-        fill = math.copysign(float(torch.finfo(torch.float32).max), fill)
-    inputs = [tracer.value(call["mask"]), _operand(tracer, fill, dtype), tracer.value(call["self"])]
+    inputs = [tracer.value(call["mask"]), _operand(tracer, call["value"], dtype), tracer.value(call["self"])]
     return tracer.emit("Where", inputs, call.result.shape, dtype)
 
 

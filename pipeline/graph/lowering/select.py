@@ -6,6 +6,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.graph.ir import Value
+from pipeline.graph.lowering.fill import filled_like
 from pipeline.graph.tracer import Call, Lowering, Tracer
 
 
@@ -38,11 +39,12 @@ def _gather(tracer: Tracer, call: Call) -> Value:
 
 def _scatter(tracer: Tracer, call: Call) -> Value:
     tensor = call["self"]
-    source = call.arguments.get("src")
-    shape = tuple(call["index"].shape)
-    if source is None:
-        source = torch.full(shape, float(call["value"]))
-    inputs = [tracer.value(tensor), tracer.value(call["index"]), tracer.value(source)]
+    places = tracer.value(call["index"])
+    if call.arguments.get("src") is None:
+        source = filled_like(tracer, places, call["index"].shape, float(call["value"]), "float32")
+    else:
+        source = tracer.value(call["src"])
+    inputs = [tracer.value(tensor), places, source]
     return tracer.emit("ScatterElements", inputs, call.result.shape, axis=int(call["dim"]) % tensor.dim())
 
 

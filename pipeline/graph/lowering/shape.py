@@ -3,44 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from pipeline.errors import UserError
-from pipeline.graph.ir import Builder, Size, Value
+from pipeline.graph.ir import Value
+from pipeline.graph.moves import concatenate, cut, pad, reshape, transpose
 from pipeline.graph.tracer import Call, Lowering, Tracer
-
-
-def reshape(builder: Builder, value: Value, shape: Sequence[Size]) -> Value:
-    """`value` in another shape of the same number of elements."""
-    shape = tuple(shape)
-    if shape == value.shape:
-        return value
-    return builder.emit("Reshape", [value], shape, value.dtype, shape=shape)
-
-
-def transpose(builder: Builder, value: Value, order: Sequence[int]) -> Value:
-    """`value` with its axes in `order`."""
-    shape = [value.shape[axis] for axis in order]
-    return builder.emit("Transpose", [value], shape, value.dtype, perm=tuple(order))
-
-
-def cut(builder: Builder, value: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
-    """Elements start … stop of one axis."""
-    shape = list(value.shape)
-    if (start, stop, step) == (0, shape[axis], 1):
-        return value
-    shape[axis] = len(range(start, stop, step))
-    return builder.emit("Slice", [value], shape, value.dtype, start=start, stop=stop, axis=axis, step=step)
-
-
-def concatenate(builder: Builder, values: Sequence[Value], axis: int, shape: Sequence[Size]) -> Value:
-    """`values` one after the other along `axis`."""
-    values = [value for value in values if 0 not in value.shape]
-    if len(values) == 1:
-        return values[0]
-    return builder.emit("Concat", values, shape, values[0].dtype, axis=axis)
 
 
 def _axis(call: Call, tensor: torch.Tensor, name: str = "dim") -> int:
@@ -82,6 +51,8 @@ def _slice(tracer: Tracer, call: Call) -> Value:
     tensor = call["self"]
     axis = _axis(call, tensor)
     start, stop, step = slice(call["start"], call["end"], call["step"]).indices(tensor.shape[axis])
+    if step == 1:
+        tracer.slices[id(call.result)] = (tensor, axis, start, stop)
     return cut(tracer, tracer.value(tensor), axis, start, stop, step)
 
 
@@ -128,27 +99,13 @@ def _stack(tracer: Tracer, call: Call) -> Value:
 
 
 def _pad(tracer: Tracer, call: Call) -> Value:
-    value: Value = tracer.value(call["self"])
-    pads: list[Any] = list(call["pad"])
-    if any(pad < 0 for pad in pads):
+    value, pads = tracer.value(call["self"]), [int(size) for size in call["pad"]]
+    if any(size < 0 for size in pads):
         raise UserError("the model pads by a negative size, which the exporter cannot express")
-    for number in range(len(pads) // 2):
-        axis = value.rank - 1 - number
-        value = _pad_axis(tracer, value, axis, pads[2 * number], pads[2 * number + 1], call["value"])
-    return value
-
-
-def _pad_axis(tracer: Tracer, value: Value, axis: int, before: int, after: int, fill: float) -> Value:
-    shape: Any = value.shape
-
-    def filled(count: int) -> list[Value]:
-        if not count:
-            return []
-        piece = torch.full([*shape[:axis], count, *shape[axis + 1 :]], fill, dtype=torch.float32)
-        return [tracer.value(piece)]
-
-    whole = [*shape[:axis], shape[axis] + before + after, *shape[axis + 1 :]]
-    return concatenate(tracer, [*filled(before), value, *filled(after)], axis, whole)
+    before, after = [0] * value.rank, [0] * value.rank
+    for number in range(len(pads) // 2):  # torch counts from the last axis
+        before[-1 - number], after[-1 - number] = pads[2 * number], pads[2 * number + 1]
+    return pad(tracer, value, before, after, float(call["value"] or 0))
 
 
 LOWERINGS: dict[str, Lowering] = {

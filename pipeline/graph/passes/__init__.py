@@ -8,6 +8,7 @@ from pipeline.graph.ir import Graph
 from pipeline.graph.passes.attention_mask import choose_mask
 from pipeline.graph.passes.attention_scale import fold_attention_scale
 from pipeline.graph.passes.dead import drop_dead
+from pipeline.graph.passes.head_gamma import part_head_gammas
 from pipeline.graph.passes.interleaved_rope import permute_rows
 from pipeline.graph.passes.linear_input import drop_linear_reshapes
 from pipeline.graph.passes.reshapes import join_reshapes
@@ -18,6 +19,7 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
     choose_mask,
     drop_dead,
     cancel_transposes,
+    part_head_gammas,
     join_reshapes,
     drop_dead,
     split_linears,

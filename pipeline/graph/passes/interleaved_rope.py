@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.graph.ir import Builder, Graph, Linear, Node, Part, Value
-from pipeline.graph.lowering.shape import cut, reshape, transpose
+from pipeline.graph.moves import cut, reshape, transpose
 
 
 def permute_rows(graph: Graph) -> None:
