@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.checkpoint.files import read_json
 from pipeline.checkpoint.gguf import open_gguf
+from pipeline.checkpoint.lora import merge_adapters
 from pipeline.checkpoint.safetensors import read_shards
 from pipeline.checkpoint.tensor import Checkpoint
 from pipeline.errors import StageFailed
@@ -32,8 +33,12 @@ def open_checkpoint(source: Path, adapter: Path | None = None, adapter_weight: f
     adapter: a folder of LoRA adapters to merge, or None. Raises StageFailed for missing, truncated, overlapping or
     unknown files.
     """
-    if adapter is not None and any(adapter.rglob("adapter_config.json")):
-        raise StageFailed("adapter=merge is not built yet", "use adapter=none")
+    base = open_source(source)
+    return base if adapter is None else merge_adapters(base, adapter, adapter_weight)
+
+
+def open_source(source: Path) -> Checkpoint:
+    """The tensors of the source alone. Raises StageFailed as `open_checkpoint` does."""
     if gguf := gguf_files(source):
         return open_gguf(gguf)
     shards = sorted(path for path in source.iterdir() if path.suffix == ".safetensors")
@@ -47,11 +52,3 @@ def open_checkpoint(source: Path, adapter: Path | None = None, adapter_weight: f
 def gguf_files(source: Path) -> list[Path]:
     """The GGUF files of a source folder, sorted; [] for a Hugging Face folder."""
     return sorted(path for path in source.iterdir() if path.suffix == ".gguf")
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file's content; StageFailed when it is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise StageFailed(f"{path.name} is not JSON ({error})", "download or copy it again") from error

@@ -6,9 +6,12 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.build.stage import Input, Log, Stage
+
+if TYPE_CHECKING:
+    from pipeline.checkpoint.lora import MergedCheckpoint
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
 
@@ -24,6 +27,7 @@ STAGE = Stage(
 
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
     """Write config.json, generation and tokenizer files, tensors.json and small.safetensors (docs/architecture.md)."""
+    from pipeline.checkpoint.lora import MergedCheckpoint
     from pipeline.checkpoint.open import gguf_files, open_model
     from pipeline.checkpoint.small import write_small
 
@@ -33,6 +37,8 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         _from_gguf(files[0], {name: tensor.shape for name, tensor in checkpoint.items()}, out)
     else:
         _copy_small_files(source, out)
+    if isinstance(checkpoint, MergedCheckpoint):
+        _after_merge(checkpoint, out, log)
     table = {name: {"shape": list(tensor.shape), "dtype": tensor.dtype} for name, tensor in checkpoint.items()}
     _write_json(out / "tensors.json", {"tensors": table})
     count = write_small(checkpoint, out / "small.safetensors")
@@ -55,6 +61,14 @@ def _from_gguf(path: Path, shapes: Mapping[str, tuple[int, ...]], out: Path) -> 
     _write_json(out / "generation_config.json", generation_config_from_gguf(metadata))
     _write_json(out / "tokenizer.json", tokenizer_from_gguf(metadata))
     _write_json(out / "tokenizer_config.json", tokenizer_config_from_gguf(metadata))
+
+
+def _after_merge(checkpoint: MergedCheckpoint, out: Path, log: Log) -> None:
+    log.note(f"adapter merged into {len(checkpoint.changed)} tensors")
+    if checkpoint.untied:
+        config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        _write_json(out / "config.json", {**config, "tie_word_embeddings": False})
+        log.note("embedding and lm_head are no longer tied: the adapter changes them differently")
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -117,9 +117,8 @@ def test_split_files_are_one_model(tmp_path: Path) -> None:
     write_model(tmp_path / "m.gguf", "qwen2", model, split=8)
     parts = sorted(tmp_path.glob("*.gguf"))
     assert len(parts) > 2
-    write_model(
-        tmp_path / "whole" / "m.gguf" if (tmp_path / "whole").mkdir() else tmp_path / "whole/m.gguf", "qwen2", model
-    )
+    (tmp_path / "whole").mkdir()
+    write_model(tmp_path / "whole" / "m.gguf", "qwen2", model)
     whole = open_gguf([tmp_path / "whole" / "m.gguf"])
     split = open_gguf(parts)
     assert set(split) == set(whole)

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pipeline.checkpoint import open_checkpoint, open_model
-from pipeline.checkpoint.open import read_json
+from pipeline.checkpoint.files import read_json
 from pipeline.errors import StageFailed
 
 
