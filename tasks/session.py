@@ -13,11 +13,11 @@ from typing import Any
 
 from pipeline.build.code import CodeDigests
 from pipeline.build.console import Terminal
-from pipeline.build.engine import Engine, Resolver, SourceFiles
+from pipeline.build.engine import Engine, RemoteStore, Resolver, SourceFiles
+from pipeline.build.execution import Executor
 from pipeline.build.locks import hold_shared
-from pipeline.build.nodes import Graph, SourceNode, build_graph
+from pipeline.build.nodes import Graph, SourceNode, build_graph, consumers
 from pipeline.build.product import Published
-from pipeline.build.remote import Remote
 from pipeline.build.stage import Log
 from pipeline.build.store import Blob, Store
 from pipeline.errors import UserError
@@ -67,7 +67,8 @@ def _open(request: Request) -> Session:
     terminal = Terminal(many=len(configs) > 1)
     code = CodeDigests(store.root / "code-digests.json")
     remote = remote_of(configs, terminal)
-    engine = Engine(store, code, resolver(store), terminal, remote, always=request.always)
+    executor = Executor(store, code, terminal, consumers=consumers(graph))
+    engine = Engine(executor, resolver(store), terminal, remote, always=request.always)
     if request.locked:
         from tasks.locking import hold_to_lock
 
@@ -77,13 +78,15 @@ def _open(request: Request) -> Session:
     return Session(request, engine, graph, terminal, notes)
 
 
-def remote_of(recipes: Sequence[Mapping[str, Any]], terminal: Terminal) -> Remote | None:
+def remote_of(recipes: Sequence[Mapping[str, Any]], terminal: Terminal) -> RemoteStore | None:
     """The remote store that the recipes name, or None. Raises UserError for a mode that is none."""
     cache = recipes[0]["cache"]
     if cache["remote_mode"] not in ("off", "read", "readwrite"):
         raise UserError(f"cache.remote_mode={cache['remote_mode']} is no mode", "use off, read or readwrite")
     if not cache["remote"] or cache["remote_mode"] == "off":
         return None
+    from pipeline.build.remote import Remote
+
     return Remote(cache["remote"], cache["remote_mode"], terminal.say)
 
 
@@ -106,7 +109,7 @@ def _end_cleanly(engine: Engine) -> None:
     """Ctrl-C and SIGTERM: workers die first, then one line; records of finished stages are already on the disk."""
 
     def stop(number: int, frame: object) -> None:
-        engine.spawner.kill_all()
+        engine.executor.spawner.kill_all()
         sys.stderr.write("\ninterrupted: finished stages are kept; the same command goes on from there\n")
         sys.stderr.flush()
         os._exit(128 + number)

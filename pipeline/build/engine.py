@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-from pipeline.build.budget import MemoryBudget
-from pipeline.build.code import ROOT, UNCOUNTED, CodeDigests
+from pipeline.build.code import CodeDigests
+from pipeline.build.execution import Executor, Starts
 from pipeline.build.key import Files, action_key, ingredients, select
 from pipeline.build.locks import exclusive
 from pipeline.build.nodes import Edge, Node, SourceNode
 from pipeline.build.pinned import listing_record, pinned_key
-from pipeline.build.process import Spawner
-from pipeline.build.sandbox import Sandbox, make
 from pipeline.build.stage import Log
 from pipeline.build.store import Blob, Record, Store
 from pipeline.errors import PipelineError, StageFailed
@@ -26,20 +22,14 @@ from pipeline.errors import PipelineError, StageFailed
 HIT, REMOTE, BUILT = "hit", "remote", "built"
 
 
-class Console(Protocol):
+class Console(Starts, Protocol):
     """Where a build speaks."""
-
-    def started(self, node: Node) -> Log:
-        """The stage starts; its log."""
 
     def finished(self, node: Node, outcome: Outcome) -> None:
         """The stage has a record."""
 
     def log(self, title: str) -> Log:
         """The log of something that is no stage."""
-
-    def say(self, text: str) -> None:
-        """One line."""
 
 
 class RemoteStore(Protocol):
@@ -85,20 +75,27 @@ class Outcome:
 class Engine:
     """One run over one store. `always` builds every node once more, whatever the records say."""
 
-    store: Store
-    code: CodeDigests
+    executor: Executor
     resolver: Resolver
     console: Console
     remote: RemoteStore | None = None
     always: bool = False
-    budget: MemoryBudget = field(default_factory=MemoryBudget)
-    spawner: Spawner = field(default_factory=Spawner)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     sources: dict[str, SourceFiles] = field(default_factory=dict)
     # Node id → output digest that pipeline.lock demands.
     expected: dict[str, str] = field(default_factory=dict)
     _said: Lock = field(default_factory=Lock)
     _fetching: Lock = field(default_factory=Lock)
+
+    @property
+    def store(self) -> Store:
+        """The store of this run."""
+        return self.executor.store
+
+    @property
+    def code(self) -> CodeDigests:
+        """Digests of the stages' code."""
+        return self.executor.code
 
     def resolve(self, node: SourceNode, log: Log) -> SourceFiles:
         """The source's files; looked up once in a run."""
@@ -212,64 +209,11 @@ class Engine:
         self._settle(node, outcome)
 
     def _run(self, node: Node, key: str, parts: dict[str, Any], paths: Mapping[str, Mapping[str, Path]]) -> Outcome:
-        with ExitStack() as stack:
-            stack.enter_context(self.budget.hold(node.memory))
-            log = _Notes(self.console.started(node))
-            sandbox = make(self.store.scratch(node.name), paths)
-            stack.callback(sandbox.remove)
-            started = time.monotonic()
-            try:
-                self._execute(node, key, sandbox, log)
-            except PipelineError:
-                self._keep_reports(node, key, sandbox)
-                raise
-            sandbox.refuse_changed_inputs()
-            record = Record(key, node.name, node.label, parts, self.store.take(sandbox.out), notes=tuple(log.notes))
-            seconds = time.monotonic() - started
-            record = replace(record, seconds=round(seconds, 3))
-            self.store.publish(record)
+        started = time.monotonic()
+        record = self.executor.run(node, key, parts, paths)
         if self.remote is not None:
             self.remote.upload(record, self.store)
-        return Outcome(record, BUILT, seconds)
-
-    def _execute(self, node: Node, key: str, sandbox: Sandbox, log: Log) -> None:
-        job = {
-            "module": node.stage.module,
-            "config": node.config,
-            "config_paths": list(node.stage.config),
-            "inputs": {name: str(path) for name, path in sandbox.inputs.items()},
-            "out": str(sandbox.out),
-        }
-        if node.stage.in_process:
-            return _run_here(job, log)
-        worker = self.spawner.start(self.store.log_path(node.name, key), sandbox.work)
-        try:
-            result = worker.run(job, log)
-        finally:
-            self.spawner.done(worker)
-        self._refuse_uncounted(node, result["imported"])
-        return None
-
-    def _refuse_uncounted(self, node: Node, imported: list[str]) -> None:
-        closure = self.code.closure(node.stage.module, node.stage.code)
-        for file in imported:
-            path = Path(file)
-            if not path.is_relative_to(ROOT):
-                continue
-            name = path.relative_to(ROOT).as_posix()
-            module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-            counted = name in closure or any(f"{module}.".startswith(f"{one}.") for one in UNCOUNTED)
-            if not counted and name != "pipeline/__init__.py":
-                raise StageFailed(
-                    f"{name} was imported but is not part of the stage's action key", f"name {module} in STAGE.code"
-                )
-
-    def _keep_reports(self, node: Node, key: str, sandbox: Sandbox) -> None:
-        """What a failed stage wrote down about its failure outlives it."""
-        for path in sorted(sandbox.out.glob("*.json")):
-            kept = self.store.root / "logs" / f"{node.name}-{key[:16]}.{path.name}"
-            path.replace(kept)
-            self.console.say(f"{node.name}: {path.name} kept as {kept}")
+        return Outcome(record, BUILT, time.monotonic() - started)
 
     def files(self, edge: Edge) -> Files:
         """The declared files of an input whose node has an outcome."""
@@ -314,34 +258,6 @@ class _Naming:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, PipelineError) and not str(error).startswith(self._prefix):
             error.args = (f"{self._prefix}: {error}",)
-
-
-class _Notes:
-    """A log that also remembers its notes for the record."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self.notes: list[str] = []
-
-    def progress(self, done: int, total: int, what: str) -> None:
-        self._log.progress(done, total, what)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-        self._log.note(text)
-
-
-def _run_here(job: dict[str, Any], log: Log) -> None:
-    """A light stage in this process. Its errors look as if they came from a worker."""
-    from pipeline.build.process import failure
-    from pipeline.build.worker import describe, run_job
-
-    try:
-        run_job(json.loads(json.dumps(job)), log)
-    except PipelineError:
-        raise
-    except Exception as error:
-        raise failure(describe(error), Path(job["out"]), Path("the traceback by setting in_process=False")) from error
 
 
 def _first_difference(before: Record, after: Record) -> str:

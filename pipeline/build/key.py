@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pipeline.build.canonical import digest
 from pipeline.build.code import CodeDigests
 from pipeline.build.nodes import Node
-from pipeline.build.store import Blob
+from pipeline.build.store import Blob, hash_file, identity
 from pipeline.build.tools import versions
 
 Files = Mapping[str, Blob]
+# Keys of the recipe that name a file which a stage reads by itself.
+FILE_PATHS = ("target.mnnconvert", "quant.calibration.text")
 
 
 def ingredients(node: Node, inputs: Mapping[str, Files], code: CodeDigests) -> dict[str, Any]:
@@ -22,9 +26,27 @@ def ingredients(node: Node, inputs: Mapping[str, Files], code: CodeDigests) -> d
         "module": node.stage.module,
         "code": code.closure(node.stage.module, node.stage.code),
         "tools": versions(node.stage.tools),
-        "config": dict(node.config),
+        "config": by_content(node.config),
         "inputs": {name: {file: blob.sha256 for file, blob in sorted(files.items())} for name, files in inputs.items()},
     }
+
+
+def by_content(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with each path of a file replaced by the file's digest: what is in it counts, not where it lies."""
+    return {name: _by_content(value, f"{name}") for name, value in config.items()}
+
+
+def _by_content(value: Any, where: str) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _by_content(one, f"{where}.{name}") for name, one in value.items()}
+    if where in FILE_PATHS and value and Path(str(value)).is_file():
+        return f"sha256:{_file_digest(str(value), identity(Path(str(value))))}"
+    return value
+
+
+@cache
+def _file_digest(path: str, seen: tuple[int, ...]) -> str:
+    return hash_file(Path(path))
 
 
 def action_key(parts: Mapping[str, Any]) -> str:

@@ -84,6 +84,15 @@ def build_graph(recipes: Sequence[Mapping[str, Any]], stages: Sequence[Stage], f
     return graph
 
 
+def consumers(graph: Graph) -> dict[str, list[Node]]:
+    """Node id → nodes that read it, in the graph's order."""
+    readers: dict[str, list[Node]] = {}
+    for node in graph.nodes.values():
+        for edge in node.inputs.values():
+            readers.setdefault(edge.node.id, []).append(node)
+    return readers
+
+
 def _sources(recipe: Mapping[str, Any]) -> list[SourceNode]:
     label = str(recipe["model"].get("name", ""))
     nodes = [_source("source", recipe["model"], label)]

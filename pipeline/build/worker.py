@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> None:
     job = _job()
     if job is None:
         os._exit(0)
+    os.chdir(job["cwd"])
     result = _result(job, log)
     log.send({"result": {**result, "imported": _imported(), "peak": _peak()}})
     sys.stdout.flush()

@@ -8,7 +8,19 @@ from pathlib import Path
 from pipeline.build.stage import Stage
 
 ORDER = (
-    "checkpoint", "graph", "weights", "embedding", "link", "tokenizer", "config", "selfcheck", "reference", "quality",
+    "checkpoint",
+    "graph",
+    "statistics",
+    "sensitivity",
+    "gptq",
+    "weights",
+    "embedding",
+    "link",
+    "tokenizer",
+    "config",
+    "selfcheck",
+    "reference",
+    "quality",
 )
 
 

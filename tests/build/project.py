@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.build.budget import MemoryBudget
 from pipeline.build.code import CodeDigests
 from pipeline.build.engine import Engine, Outcome, SourceFiles
+from pipeline.build.execution import Executor
 from pipeline.build.nodes import Graph, Node, SourceNode, build_graph
 from pipeline.build.product import Published, publish, up_to_date
 from pipeline.build.stage import Input, Log, Stage
@@ -111,7 +112,8 @@ class Project:
         place.create()
         self.listener = Listener()
         code = CodeDigests(None, self.root)
-        return Engine(place, code, self._resolve, self.listener, budget=MemoryBudget(1 << 40), **options)
+        executor = Executor(place, code, self.listener, MemoryBudget(1 << 40))
+        return Engine(executor, self._resolve, self.listener, **options)
 
     def build(self, *recipes: dict[str, Any], **options: Any) -> dict[str, str]:
         """Stage → hit, remote or built. Of several recipes the last one's."""

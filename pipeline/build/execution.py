@@ -1,0 +1,166 @@
+"""Running one stage: a sandbox, a worker (or this process, for a light stage), its output into the store, a record."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+from pipeline.build.budget import MemoryBudget
+from pipeline.build.code import ROOT, UNCOUNTED, CodeDigests
+from pipeline.build.nodes import Node
+from pipeline.build.process import Spawner, Worker, failure
+from pipeline.build.sandbox import Sandbox, make
+from pipeline.build.stage import Log
+from pipeline.build.store import Record, Store
+from pipeline.build.worker import describe, run_job
+from pipeline.errors import PipelineError, StageFailed
+
+
+class Starts(Protocol):
+    """What execution tells a console."""
+
+    def started(self, node: Node) -> Log:
+        """The stage starts; its log."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+
+
+@dataclass
+class Executor:
+    """Runs stages on one store. consumers: node id → stages that read it, so that their workers can warm up."""
+
+    store: Store
+    code: CodeDigests
+    console: Starts
+    budget: MemoryBudget = field(default_factory=MemoryBudget)
+    spawner: Spawner = field(default_factory=Spawner)
+    consumers: Mapping[str, list[Node]] = field(default_factory=dict)
+    _warm: dict[str, Worker] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+    _numbers: Any = field(default_factory=count)
+
+    def run(self, node: Node, key: str, parts: dict[str, Any], paths: Mapping[str, Mapping[str, Path]]) -> Record:
+        """Run the stage on `paths` (input → name → file) and publish its record. Raises UserError or StageFailed."""
+        with ExitStack() as stack:
+            stack.enter_context(self.budget.hold(node.memory))
+            self._warm_up_after(node)
+            log = Notes(self.console.started(node))
+            sandbox = make(self.store.scratch(node.name), paths)
+            stack.callback(sandbox.remove)
+            started = time.monotonic()
+            try:
+                self._execute(node, key, sandbox, log)
+            except PipelineError:
+                self._keep_reports(node, key, sandbox)
+                raise
+            sandbox.refuse_changed_inputs()
+            files = self.store.take(sandbox.out)
+            seconds = round(time.monotonic() - started, 3)
+            record = Record(key, node.name, node.label, parts, files, seconds, tuple(log.notes))
+            self.store.publish(record)
+        return record
+
+    def close(self) -> None:
+        """End workers that nobody needed."""
+        with self._lock:
+            for worker in self._warm.values():
+                worker.kill()
+            self._warm.clear()
+
+    def _warm_up_after(self, node: Node) -> None:
+        """Let one worker import its libraries while `node` makes its input; two would only take turns on the cores."""
+        waiting = [one for one in self.consumers.get(node.id, []) if one.stage.warm and not one.stage.in_process]
+        with self._lock:
+            if not waiting or self._warm:
+                return
+            chosen = waiting[0]
+            log = self.store.root / "logs" / f"{chosen.name}-warm-{next(self._numbers)}.log"
+            worker = self.spawner.start(log, self.store.root / "tmp")
+            worker.warm(chosen.stage.warm)
+            self._warm[chosen.id] = worker
+
+    def _worker(self, node: Node, log: Path, cwd: Path) -> Worker:
+        with self._lock:
+            worker = self._warm.pop(node.id, None)
+        if worker is None:
+            return self.spawner.start(log, cwd)
+        worker.log.replace(log)
+        worker.log = log
+        return worker
+
+    def _execute(self, node: Node, key: str, sandbox: Sandbox, log: Log) -> None:
+        job = {
+            "module": node.stage.module,
+            "config": node.config,
+            "config_paths": list(node.stage.config),
+            "inputs": {name: str(path) for name, path in sandbox.inputs.items()},
+            "out": str(sandbox.out),
+            "cwd": str(sandbox.work),
+        }
+        log_path = self.store.log_path(node.name, key)
+        if node.stage.in_process:
+            return run_here(job, log, log_path)
+        worker = self._worker(node, log_path, sandbox.work)
+        try:
+            result = worker.run(job, log)
+        finally:
+            self.spawner.done(worker)
+        self._refuse_uncounted(node, result["imported"])
+        return None
+
+    def _refuse_uncounted(self, node: Node, imported: list[str]) -> None:
+        """Raises StageFailed if the stage imported a module of ours whose code its key does not know."""
+        closure = self.code.closure(node.stage.module, node.stage.code)
+        for file in imported:
+            path = Path(file)
+            if not path.is_relative_to(ROOT):
+                continue
+            name = path.relative_to(ROOT).as_posix()
+            module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            counted = name in closure or any(f"{module}.".startswith(f"{one}.") for one in UNCOUNTED)
+            if not counted and name != "pipeline/__init__.py":
+                raise StageFailed(
+                    f"{name} was imported but is not part of the stage's action key", f"name {module} in STAGE.code"
+                )
+
+    def _keep_reports(self, node: Node, key: str, sandbox: Sandbox) -> None:
+        """What a failed stage wrote down about its failure outlives it."""
+        for path in sorted(sandbox.out.glob("*.json")):
+            kept = self.store.root / "logs" / f"{node.name}-{key[:16]}.{path.name}"
+            path.replace(kept)
+            self.console.say(f"{node.name}: {path.name} kept as {kept}")
+
+
+class Notes:
+    """A log that also remembers its notes, for the record."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.notes: list[str] = []
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        self._log.progress(done, total, what)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self._log.note(text)
+
+
+def run_here(job: dict[str, Any], log: Log, log_path: Path) -> None:
+    """A light stage in this process. Its errors look as if they came from a worker."""
+    try:
+        run_job(json.loads(json.dumps(job)), log)
+    except PipelineError:
+        raise
+    except Exception as error:
+        log_path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        raise failure(describe(error), Path(job["out"]), log_path) from error
