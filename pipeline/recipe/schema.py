@@ -65,7 +65,11 @@ class Calibration:
 
 @dataclass
 class Quant:
-    """Weight precision. bits 16 = fp16; block 0 = one scale per output channel; scale_bits 16 or 32."""
+    """Weight precision. bits 16 = fp16; block 0 = one scale per output channel; scale_bits 16 or 32.
+
+    act_order: GPTQ takes the columns by falling importance. target_bytes, target_bpw (bits per weight), max_kld: goals
+    of the algorithms that choose bits themselves.
+    """
 
     name: str = ""
     algorithm: str = "rtn"
@@ -75,8 +79,10 @@ class Quant:
     lm_block: int | None = None
     symmetric: bool = False
     scale_bits: int = 16
+    act_order: bool = True  # gptq: columns of the most active inputs first
     rules: list[Rule] = field(default_factory=list)
     calibration: Calibration = field(default_factory=Calibration)
+    act_order: bool = True
     target_bytes: int | None = None
     target_bpw: float | None = None
     max_kld: float | None = None
@@ -112,13 +118,15 @@ class Target:
 
     runtime: what config.json says, key by key. engine: the oldest version that must run the product. tie_embeddings:
     how a tied embedding's place is written, "dict" (3.6.0 on) or "list" (any). bits: widths that the target runs at
-    all; fast_bits: those with kernels of their own. requires: what the engine must have been built with.
+    all; fast_bits: those with kernels of their own. plain_template: ship a plain chat template where the engine cannot
+    run the model's own. requires: what the engine must have been built with.
     """
 
     name: str = ""
     engine: str = "3.6.1"
     mnnconvert: str = ""
     tokenizer_format: str = "mtok"
+    plain_template: bool = False
     tie_embeddings: str = "dict"
     scale_bits: int | None = None
     bits: list[int] = field(default_factory=lambda: [2, 3, 4, 5, 6, 7, 8, 16])

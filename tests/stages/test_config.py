@@ -270,7 +270,7 @@ def reference(source: Path, embedding: Floats | None = None, head: Floats | None
 
 
 def decoded(blob: bytes, start: int, alpha: int, bits: int, shape: tuple[int, int], block: int = 64) -> Floats:
-    """Rows as MNN's format says: codes from `start`, high nibble first, then pairs [zero, scale] in fp32 from `alpha`."""
+    """Rows by MNN's format: codes from `start`, high nibble first, then pairs [zero, scale] in fp32 from `alpha`."""
     rows, columns = shape
     packed = np.frombuffer(blob, np.uint8, rows * columns * bits // 8, start)
     codes = packed if bits == 8 else np.stack([packed >> 4, packed & 15], axis=1)
