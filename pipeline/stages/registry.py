@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 
 from pipeline.build.stage import Stage
 
@@ -26,9 +25,10 @@ ORDER = (
 
 def stages() -> list[Stage]:
     """Every stage's declaration. Their modules import what is heavy only inside `run`."""
-    modules = [importlib.import_module(f"pipeline.stages.{name}") for name in ORDER if _exists(name)]
-    return [module.STAGE for module in modules if hasattr(module, "STAGE")]
+    return [_stage(name) for name in ORDER]
 
 
-def _exists(name: str) -> bool:
-    return (Path(__file__).parent / f"{name}.py").is_file()
+def _stage(name: str) -> Stage:
+    stage = importlib.import_module(f"pipeline.stages.{name}").STAGE
+    assert isinstance(stage, Stage)
+    return stage

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
+from pipeline.calibrate.applies import PRECISION_CONFIG
 
 WEIGHT_FILE = "llm.mnn.weight"
 
@@ -19,18 +20,14 @@ STAGE = Stage(
         Input("adapter"),
         Input("checkpoint", ("tensors.json", "config.json")),
         Input("graph", ("layout.json",)),
+        Input("statistics"),
+        Input("sensitivity"),
+        Input("gptq"),
     ),
     config=(
         "adapter.mode",
         "adapter.weight",
-        "quant.algorithm",
-        "quant.bits",
-        "quant.block",
-        "quant.lm_bits",
-        "quant.lm_block",
-        "quant.symmetric",
-        "quant.scale_bits",
-        "quant.rules",
+        *PRECISION_CONFIG,
     ),
     tools=("numpy", "numba", "ml_dtypes"),
     memory=lambda recipe: 512 << 20,
@@ -40,17 +37,17 @@ STAGE = Stage(
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
     """Write llm.mnn.weight and weights.json (docs/architecture.md)."""
     from pipeline.checkpoint.open import open_model
+    from pipeline.weights.allocation import precisions_for
     from pipeline.weights.layout import load_layout
     from pipeline.weights.matrix import Encoder
     from pipeline.weights.plain import loops_for
-    from pipeline.weights.precision import resolve
     from pipeline.weights.writer import write
 
     layout = load_layout(inputs["graph"] / "layout.json")
-    precisions = resolve(layout, config["quant"])
+    precisions = precisions_for(layout, config["quant"], inputs)
     checkpoint = open_model(config, inputs)
     weights = sum(linear.out_features * linear.in_features for linear in layout.linears)
-    encoder = Encoder(checkpoint, loops_for(weights))
+    encoder = Encoder(checkpoint, loops_for(weights), *_calibrated(inputs))
     written = write(
         out / WEIGHT_FILE,
         layout,
@@ -60,6 +57,17 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     )
     (out / "weights.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     log.note(_summary(written))
+
+
+def _calibrated(inputs: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(importances, solutions) by linear, from whichever calibrating stage the recipe needs."""
+    from pipeline.calibrate.store import load_importance, load_solutions
+
+    importance: dict[str, Any] = {}
+    for stage in ("statistics", "gptq"):
+        if stage in inputs:
+            importance |= load_importance(inputs[stage])
+    return importance, load_solutions(inputs["gptq"]) if "gptq" in inputs else {}
 
 
 def _summary(written: Mapping[str, Any]) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pipeline.errors import UserError, nearest
-from pipeline.weights.quantiser import Quantiser
+
+if TYPE_CHECKING:
+    from pipeline.weights.quantiser import Quantiser
 
 QUANTISERS = ("rtn", "mse", "wmse", "hqq")
 """Searches for one block's grid; each is a module of that name with a function `grid`."""

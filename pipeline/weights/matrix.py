@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.checkpoint.tensor import Checkpoint
 from pipeline.errors import StageFailed
 from pipeline.weights import packing
-from pipeline.weights.algorithms import quantiser
+from pipeline.weights.algorithms import SOLVERS, quantiser
 from pipeline.weights.layout import Linear
 from pipeline.weights.parts import part_names, read_rows
 from pipeline.weights.plain import Loops
@@ -33,16 +33,28 @@ class Packed:
     squared_norm: float
 
 
+class Lattice(Protocol):
+    """Codes that need no choosing: w = (code - 2^(bits-1)) scale + zero."""
+
+    def read_codes(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """uint8 [rows, in]."""
+
+    def read_scales(self, start: int = 0, stop: int | None = None) -> tuple[F32, F32]:
+        """(scales, zeros), float32 [rows, in / block] each."""
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Turns any rows of any linear into bytes. Threads may share it.
 
     importance: by linear, float32 [in_features], the mean square of each input over the calibration text.
+    lattices: by linear, codes and scales that were chosen elsewhere.
     """
 
     checkpoint: Checkpoint
     loops: Loops
     importance: Mapping[str, F32] = field(default_factory=dict)
+    lattices: Mapping[str, Lattice] = field(default_factory=dict)
 
     def rows(self, linear: Linear, precision: Precision, start: int, stop: int) -> Packed:
         """Rows [start, stop) of `linear`. Raises StageFailed for weights that are not finite or do not fit."""
@@ -50,6 +62,13 @@ class Encoder:
         tensor = part_names(linear.parts)
         if precision.bits == FP16:
             return half_rows(rows, tensor)
+        if precision.algorithm in SOLVERS:
+            if linear.name not in self.lattices:
+                raise StageFailed(
+                    f"{precision.algorithm} has no solution for '{linear.name}', which calibration does not reach",
+                    "add a rule for it with algorithm: mse",
+                )
+            return lattice_rows(rows, self.lattices[linear.name], precision, self.loops, tensor, start, stop)
         return quantise_rows(rows, precision, tensor, self.loops, self.importance.get(linear.name))
 
 
@@ -73,6 +92,22 @@ def quantise_rows(
         pieces.append((packing.pack(codes, precision.bits), packing.alpha(grid.scale, grid.zero, precision)))
     codes, alpha = (np.concatenate(column) for column in zip(*pieces, strict=True))
     packed = Packed(codes, alpha, float(sums[0]), float(sums[1]))
+    _check(packed, tensor)
+    return packed
+
+
+def lattice_rows(
+    rows: NDArray[Any], lattice: Lattice, precision: Precision, loops: Loops, tensor: str, start: int, stop: int
+) -> Packed:
+    """Pack rows [start, stop) of `lattice`; their error is measured against `rows`, the weights themselves."""
+    codes = np.ascontiguousarray(lattice.read_codes(start, stop)).reshape(-1, precision.block)
+    scale, zero = (np.ascontiguousarray(values, np.float32).reshape(-1) for values in lattice.read_scales(start, stop))
+    sums = np.zeros(2)
+    values = widen(rows.reshape(-1)).reshape(codes.shape)
+    loops.measure(values, scale, zero, np.float32(precision.half), codes, sums)
+    with np.errstate(over="ignore"):
+        alpha = packing.alpha(scale, zero, precision)
+    packed = Packed(packing.pack(codes, precision.bits), alpha, float(sums[0]), float(sums[1]))
     _check(packed, tensor)
     return packed
 

@@ -97,6 +97,14 @@ def deinterleaved(rows: NDArray[np.intp], head_dim: int, rotary_dim: int) -> NDA
     return np.asarray(head + source)
 
 
+def source_rows(part: Part, count: int) -> NDArray[np.intp]:
+    """For each of the part's `count` output rows the row of the tensor that it is read from."""
+    rows = np.arange(count)
+    if part.deinterleave is not None:
+        rows = deinterleaved(rows, part.deinterleave[1], part.deinterleave[2])
+    return rows + (part.rows[0] if part.rows else 0)
+
+
 def _matrix(part: Part, checkpoint: Checkpoint, start: int, stop: int) -> NDArray[Any]:
     """Rows [start, stop) of the part before deinterleave and scale."""
     offset = part.rows[0] if part.rows else 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.weights.algorithms import check
 from pipeline.weights.layout import Layout, Linear
 from pipeline.weights.rules import matching_rules
 
@@ -75,6 +76,9 @@ def _precision(
             f" not {chosen['bits']}",
             "set quant.lm_bits=8",
         )
+    check(str(chosen["algorithm"]))
+    if head and chosen["algorithm"] == "gptq":
+        chosen["algorithm"] = "wmse"  # no layer after it could make up for its errors
     block = _block(linear, int(chosen["block"]))
     scale_bits = int(quant.get("scale_bits", 16))
     return Precision(int(chosen["bits"]), block, bool(chosen["symmetric"]), scale_bits, str(chosen["algorithm"]))

@@ -1,0 +1,1 @@
+"""What calibrated quantisers learn from text, one decoder layer in memory at a time."""

@@ -1,0 +1,44 @@
+"""From a stage's inputs to a model that can be run layer by layer, and the text to run it on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.calibrate.stream import Stream
+from pipeline.calibrate.text import sequences
+from pipeline.checkpoint.open import open_model
+from pipeline.verify.huggingface import load_config, load_tokenizer
+from pipeline.verify.text import text_digest
+from pipeline.weights.layout import Layout, load_layout
+
+THREADS = 2
+"""The same everywhere: torch's sums depend on how many threads share them."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """sequences: token ids, all of one length. told: one line on what the calibration saw."""
+
+    layout: Layout
+    stream: Stream
+    sequences: list[list[int]]
+    told: str
+
+
+def prepared(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> Prepared:
+    """Raises UserError for models that cannot be run layer by layer and for unusable texts."""
+    torch.set_num_threads(THREADS)
+    trust = bool(config["model"].get("trust_remote_code"))
+    calibration = config["quant"]["calibration"]
+    ids = sequences(load_tokenizer(inputs["checkpoint"], trust_remote_code=trust), calibration)
+    stream = Stream(
+        load_config(inputs["checkpoint"], trust_remote_code=trust), open_model(config, inputs), trust
+    )
+    digest = text_digest(repr(ids))[:12]
+    told = f"calibrated on {len(ids)} × {len(ids[0])} tokens of {calibration['text']} (ids {digest})"
+    return Prepared(load_layout(inputs["graph"] / "layout.json"), stream, ids, told)

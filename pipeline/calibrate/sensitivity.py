@@ -1,0 +1,95 @@
+"""The predicted KL divergence of each linear at each precision.
+
+To second order and with inputs and gradients taken as independent, an error d of a weight matrix costs
+½ Σ_oi E[g_o²] E[x_i²] d_oi² nats a token (statistics.sensitivities says what g is). The costs of linears add up. The
+figures rank candidates; they are not the product's divergence, which is smaller, since calibration also makes use of
+what is correlated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.calibrate.statistics import Progress
+from pipeline.checkpoint.tensor import Checkpoint
+from pipeline.weights import packing, plain
+from pipeline.weights.layout import Layout, Linear
+from pipeline.weights.parts import read_rows
+from pipeline.weights.precision import Precision
+from pipeline.weights.quantiser import blocks_of, encode
+from pipeline.weights.search import search
+
+F32 = NDArray[np.float32]
+SEQUENCES = 6
+"""Of the calibration text: the gradients' sampling error is far below the differences between candidates."""
+BLOCKS = (32, 64, 96, 128, 192, 256)
+ROWS = 256
+"""Rows looked at, evenly spread; their weighted error is scaled up."""
+
+
+def table(
+    layout: Layout,
+    checkpoint: Checkpoint,
+    inputs: Mapping[str, F32],
+    outputs: Mapping[str, F32],
+    bits: Sequence[int],
+    quant: Mapping[str, Any],
+    progress: Progress,
+) -> dict[str, Any]:
+    """{"linears": {NAME: [{"bits", "block", "bytes", "kld"}]}}, for linears whose inputs and outputs were measured.
+
+    inputs: E[x²] [in_features]; outputs: E[g²] [out_features]. bytes: in the weight file, without the bias.
+    """
+    found: dict[str, list[dict[str, float]]] = {}
+    linears = [linear for linear in layout.linears if linear.name in inputs and linear.name in outputs]
+    for number, linear in enumerate(linears):
+        if not linear.keep:
+            candidates = _candidates(linear, bits, quant)
+            costs = [_cost(linear, checkpoint, inputs, outputs, one) for one in candidates]
+            found[linear.name] = [_entry(linear, *pair) for pair in zip(candidates, costs, strict=True)]
+        progress(number + 1, len(linears), "linears")
+    return {"linears": found}
+
+
+def _candidates(linear: Linear, bits: Sequence[int], quant: Mapping[str, Any]) -> list[Precision]:
+    blocks = [block for block in BLOCKS if linear.in_features % block == 0] or [linear.in_features]
+    symmetric, scale_bits = bool(quant["symmetric"]), int(quant["scale_bits"])
+    return [Precision(width, block, symmetric, scale_bits) for width in bits for block in blocks]
+
+
+def _entry(linear: Linear, precision: Precision, kld: float) -> dict[str, float]:
+    shape = linear.out_features, linear.in_features
+    size = packing.code_bytes(shape[0] * shape[1], precision.bits) + packing.alpha_bytes(*shape, precision)
+    return {"bits": precision.bits, "block": precision.block, "bytes": size, "kld": float(f"{kld:.6g}")}
+
+
+def _cost(
+    linear: Linear,
+    checkpoint: Checkpoint,
+    inputs: Mapping[str, F32],
+    outputs: Mapping[str, F32],
+    precision: Precision,
+) -> float:
+    rows = np.unique(np.linspace(0, linear.out_features - 1, min(ROWS, linear.out_features)).astype(int))
+    weights = _weights(linear, checkpoint, rows)
+    blocks = weights.reshape(-1, precision.block)
+    square = inputs[linear.name]
+    importance = np.ascontiguousarray(np.broadcast_to(square + np.float32(1e-12), weights.shape)).reshape(blocks.shape)
+    grid = search(blocks_of(blocks, plain, importance), precision)
+    codes = encode(blocks, grid, precision, plain, np.zeros(2))
+    steps = codes.astype(np.float32) - np.float32(precision.half)
+    miss = (steps * grid.scale[:, None] + grid.zero[:, None]).reshape(weights.shape) - weights
+    by_row = np.square(miss, dtype=np.float64) @ square.astype(np.float64)
+    weight = outputs[linear.name][rows].astype(np.float64)
+    return float(0.5 * (by_row * weight).mean() * linear.out_features)
+
+
+def _weights(linear: Linear, checkpoint: Checkpoint, rows: NDArray[np.intp]) -> F32:
+    """The chosen rows, float32; read together where that is less than a row block, one by one otherwise."""
+    if linear.out_features * linear.in_features < 1 << 24:
+        return read_rows(linear.parts, checkpoint, 0, linear.out_features).astype(np.float32)[rows]
+    return np.concatenate([read_rows(linear.parts, checkpoint, r, r + 1) for r in rows]).astype(np.float32)
