@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers.masking_utils import AttentionMaskInterface
 
 from pipeline.errors import UserError
 from pipeline.graph.ir import CUSTOM_DOMAIN, Value
@@ -99,7 +102,7 @@ def _softcap(tracer: Tracer, softcap: float) -> None:
     note = f"{SOFTCAP_NOTE} ({softcap:g})"
     if not tracer.options.allow_approximate:
         raise UserError(
-            f"the model caps its attention scores (softcap {softcap:g}), for which the engine's attention op has no place",
+            f"the model caps its attention scores (softcap {softcap:g}), which the engine's attention op cannot do",
             "set graph.allow_approximate=true to build it without the cap; its error is measured and reported",
         )
     if note not in tracer.approximations:
@@ -130,6 +133,17 @@ def scaled_dot_product_attention(
     tensors = tracer.value(query), tracer.value(key), tracer.value(value)
     result = emit_attention(tracer, *tensors, layer, scale)
     return tracer.tensor(transpose(tracer, result, (0, 2, 1, 3)))
+
+
+@contextmanager
+def without_masks() -> Iterator[None]:
+    """While open, transformers builds no mask for torch's own attention, as it builds none for the placeholder's."""
+    masks = AttentionMaskInterface._global_mapping
+    builder = masks.pop("sdpa")
+    try:
+        yield
+    finally:
+        masks["sdpa"] = builder
 
 
 def layer_of(name: str) -> int | None:

@@ -68,7 +68,9 @@ class Stacked:
     def parts(self, part: Part) -> list[Part]:
         """The part's `index` chooses the member."""
         if part.index is None:
-            raise UserError(f"the weight {part.parameter} is stacked from {len(self.members)} tensors and used as a whole")
+            raise UserError(
+                f"the weight {part.parameter} is stacked from {len(self.members)} tensors and used as a whole"
+            )
         return self.members[part.index].parts(replace(part, index=None))
 
 
@@ -258,7 +260,7 @@ def _tie(model: PreTrainedModel, sources: dict[str, Source]) -> None:
         if owner is None:
             lost.append(names[0])
         else:
-            sources.update({name: sources[owner] for name in names})
+            sources.update(dict.fromkeys(names, sources[owner]))
     if lost:
         raise UserError(f"the checkpoint lacks tensors that the model needs: {_some(lost)}")
 
@@ -268,7 +270,7 @@ def small_values(path: Path, bindings: Bindings) -> Callable[[str], torch.Tensor
 
     KeyError for a tensor that is not in the file.
     """
-    file = safe_open(path, framework="pt")
+    file: Any = safe_open(path, framework="pt")
     known = set(file.keys())
 
     def read(parameter: str) -> torch.Tensor:

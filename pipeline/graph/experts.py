@@ -16,7 +16,7 @@ from pipeline.graph.tracer import Tracer, active
 def experts(
     module: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
 ) -> torch.Tensor:
-    """transformers' ExpertsInterface: hidden [rows, hidden], chosen experts and their weights [rows, top_k] → [rows, hidden].
+    """transformers' ExpertsInterface: hidden [rows, hidden], chosen experts and weights [rows, top_k] → [rows, hidden].
 
     module holds the stacked matrices gate_up_proj (or up_proj) and down_proj of all experts.
     """
@@ -54,7 +54,11 @@ def _expert_graph(tracer: Tracer, module: Any) -> Any:
     inner = tracer.nested()
     with inner:
         rows = tracer.length
-        hidden = int(module.gate_up_proj.shape[1 if module.is_transposed else 2] if module.has_gate else module.up_proj.shape[1 if module.is_transposed else 2])
+        hidden = int(
+            module.gate_up_proj.shape[1 if module.is_transposed else 2]
+            if module.has_gate
+            else module.up_proj.shape[1 if module.is_transposed else 2]
+        )
         x = inner.new_input("hidden", (rows, hidden), torch.float32)
         first = "gate_up_proj" if module.has_gate else "up_proj"
         raised = _product(inner, module, first, x)

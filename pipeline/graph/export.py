@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from pipeline.errors import UserError
 from pipeline.graph import layout, lengths, onnx_file
+from pipeline.graph.attention import without_masks
 from pipeline.graph.bindings import Bindings, bind, small_values
 from pipeline.graph.ir import Graph, Part
 from pipeline.graph.linear import Head, function_rules
 from pipeline.graph.lowering import LOWERINGS
+from pipeline.graph.model import Model, instantiate, load_config, positions, prepare
 from pipeline.graph.moves import reshape
-from pipeline.graph.model import instantiate, load_config, positions, prepare
 from pipeline.graph.passes import clean
 from pipeline.graph.passes.dead import drop_dead
 from pipeline.graph.rope import patched_rope
+from pipeline.graph.support import check_model_type
 from pipeline.graph.tracer import Options, Tracer
 
 
@@ -41,6 +43,7 @@ def export(checkpoint: Path, out: Path, options: Options, trust_remote_code: boo
     """
     torch.set_num_threads(1)
     config = load_config(checkpoint, trust_remote_code)
+    check_model_type(config.get_text_config().model_type)
     model = instantiate(config, trust_remote_code)
     listed = json.loads((checkpoint / "tensors.json").read_text(encoding="utf-8"))["tensors"]
     bindings = bind(model, {name: entry["shape"] for name, entry in listed.items()})
@@ -66,11 +69,11 @@ class Traced:
     approximations: tuple[str, ...]
 
 
-def trace(model: PreTrainedModel, values: Callable[[str], torch.Tensor], options: Options) -> Traced:
+def trace(model: Model, values: Callable[[str], torch.Tensor], options: Options) -> Traced:
     """Runs the model twice, at two lengths, and merges what it did."""
     names = _parameter_names(model)
     modules = {type(module).__module__ for module in model.modules() if ".modeling_" in type(module).__module__}
-    with patched_rope(sorted(modules)):
+    with patched_rope(sorted(modules)), without_masks():
         short, long = (_trace_at(model, names, values, options, length) for length in lengths.LENGTHS)
     graph = lengths.merge(short.graph, long.graph)
     lengths.merge_experts(graph.experts, long.graph.experts)
@@ -78,7 +81,7 @@ def trace(model: PreTrainedModel, values: Callable[[str], torch.Tensor], options
     return Traced(graph, head, embedding, tuple(short.notes), tuple(short.approximations))
 
 
-def describe(model: PreTrainedModel, config: PretrainedConfig, traced: Traced, bindings: Bindings) -> dict[str, Any]:
+def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: Bindings) -> dict[str, Any]:
     """layout.json's content."""
     graph, text = traced.graph, config.get_text_config()
     rows, columns = (int(size) for size in model.get_input_embeddings().weight.shape)
@@ -105,7 +108,7 @@ def describe(model: PreTrainedModel, config: PretrainedConfig, traced: Traced, b
     }
 
 
-def _parameter_names(model: PreTrainedModel) -> dict[int, str]:
+def _parameter_names(model: Model) -> dict[int, str]:
     """id of each parameter → its first name."""
     names: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -113,7 +116,7 @@ def _parameter_names(model: PreTrainedModel) -> dict[int, str]:
     return names
 
 
-def _ends(model: PreTrainedModel, names: Mapping[int, str]) -> tuple[str, str]:
+def _ends(model: Model, names: Mapping[int, str]) -> tuple[str, str]:
     """Names of the embedding's and of the output head's parameter; the head's is its own even when it is tied."""
     head = model.get_output_embeddings()
     if head is None:
@@ -123,7 +126,7 @@ def _ends(model: PreTrainedModel, names: Mapping[int, str]) -> tuple[str, str]:
 
 
 def _trace_at(
-    model: PreTrainedModel,
+    model: Model,
     names: Mapping[int, str],
     values: Callable[[str], torch.Tensor],
     options: Options,
@@ -148,11 +151,13 @@ def _trace_at(
     tracer.graph.outputs = {"logits": tracer.value(logits), **tracer.graph.outputs}
     drop_dead(tracer.graph)
     if any(tracer.value(ids) in node.inputs for node in tracer.graph.nodes):
-        raise UserError("the model uses its token ids beside their embeddings; the engine gives the graph embeddings only")
+        raise UserError(
+            "the model uses its token ids beside their embeddings; the engine gives the graph embeddings only"
+        )
     return tracer
 
 
-def _owners(model: PreTrainedModel) -> dict[str, type]:
+def _owners(model: Model) -> dict[str, type]:
     """Parameter name → class of its module."""
     return {
         f"{path}.{name}" if path else name: type(module)

@@ -70,7 +70,9 @@ class _Merger:
         if isinstance(first, int) and isinstance(second, int):
             return self.size(first, second, where)
         if first != second:
-            raise UserError(f"the model's {where} depends on the sequence length in a way that the graph cannot express")
+            raise UserError(
+                f"the model's {where} depends on the sequence length in a way that the graph cannot express"
+            )
         return first
 
     def size(self, first: Size, second: Size, where: str) -> Size:

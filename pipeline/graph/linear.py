@@ -41,6 +41,10 @@ def function_rules(head: Head, modules: Mapping[str, type]) -> dict[Callable[...
         F.linear: linears.linear,
         torch.addmm: linears.addmm,
         F.embedding: _Embeddings(head).embedding,
+        torch.matmul: linears.matmul,
+        torch.Tensor.matmul: linears.matmul,
+        torch.Tensor.__matmul__: linears.matmul,
+        torch.Tensor.T.__get__: linears.transposed,  # type: ignore[attr-defined]
         F.scaled_dot_product_attention: scaled_dot_product_attention,
         torch.Tensor.__getitem__: _getitem,
     }
@@ -58,6 +62,7 @@ def _getitem(tracer: Tracer, tensor: torch.Tensor, index: Any) -> Any:
 class _Linears:
     head: Head
     modules: Mapping[str, type]
+    _turned: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def linear(self, tracer: Tracer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Any:
         name = tracer.parameter_name(weight)
@@ -70,6 +75,20 @@ class _Linears:
             x = _wanted_rows(tracer, x, self.head.logits_index)
         keep = not issubclass(self.modules[parameter], torch.nn.Linear)
         return _emit(tracer, x, weight, parameter, bias, keep, transpose=False)
+
+    def transposed(self, tracer: Tracer, tensor: torch.Tensor) -> Any:
+        """parameter.T, which only `matmul` may read."""
+        if tracer.parameter_name(tensor) is None or tensor.dim() != 2:
+            return NotImplemented
+        result = torch.empty_strided(tensor.shape[::-1], (1, tensor.shape[1]), device="meta")
+        self._turned[id(result)] = (result, tensor)
+        return result
+
+    def matmul(self, tracer: Tracer, x: torch.Tensor, other: torch.Tensor) -> Any:
+        """x @ parameter.T."""
+        if id(other) not in self._turned:
+            return NotImplemented
+        return self.linear(tracer, x, self._turned[id(other)][1])
 
     def addmm(self, tracer: Tracer, bias: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, **scales: Any) -> Any:
         """GPT-2's Conv1D: bias + x @ weight with weight [in, out]."""
@@ -140,9 +159,10 @@ class _Embeddings:
         rows, columns = (int(size) for size in weight.shape)
         table = Table(name.removesuffix(".weight"), rows, columns, name)
         tracer.graph.tables[table.name] = table
-        shape = (*ids.shape, columns)
-        attributes = {"name": table.name, "rows": rows, "columns": columns}
-        return tracer.tensor(tracer.emit("Table", [tracer.value(ids)], shape, domain=CUSTOM_DOMAIN, **attributes))
+        sizes = {"rows": rows, "columns": columns}
+        inputs = [tracer.value(ids)]
+        value = tracer.emit("Table", inputs, (*ids.shape, columns), domain=CUSTOM_DOMAIN, name=table.name, **sizes)
+        return tracer.tensor(value)
 
     def _are_token_ids(self, tracer: Tracer, ids: torch.Tensor) -> bool:
         """True for the model's ids, reshaped or not."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.integrations.moe import ExpertsInterface
 from transformers.modeling_utils import AttentionInterface
 
@@ -17,6 +17,7 @@ from pipeline.graph.experts import experts
 from pipeline.graph.rotary import RotaryTable
 
 Values = Callable[[str], torch.Tensor]
+Model = Any  # a PreTrainedModel, whose methods and attributes are mostly untyped
 
 
 def load_config(folder: Path, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -28,7 +29,7 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> PretrainedConf
     return config
 
 
-def instantiate(config: PretrainedConfig, trust_remote_code: bool = False) -> PreTrainedModel:
+def instantiate(config: PretrainedConfig, trust_remote_code: bool = False) -> Model:
     """The model of a config on the meta device, with placeholders for attention and experts.
 
     Raises UserError when transformers cannot build it.
@@ -37,7 +38,7 @@ def instantiate(config: PretrainedConfig, trust_remote_code: bool = False) -> Pr
     ExpertsInterface.register(IMPLEMENTATION, experts)
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            model: Model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                 config, dtype=torch.float32, trust_remote_code=trust_remote_code
             )
     except (ValueError, KeyError, ImportError) as error:
@@ -45,11 +46,11 @@ def instantiate(config: PretrainedConfig, trust_remote_code: bool = False) -> Pr
     _use_placeholders(model)
     for module in model.modules():  # looks at the ids, of which a trace knows only the shape
         if hasattr(module, "warn_if_padding_and_no_attention_mask"):
-            module.warn_if_padding_and_no_attention_mask = lambda *_: None  # type: ignore[assignment,operator]
+            module.warn_if_padding_and_no_attention_mask = lambda *_: None
     return model.eval()
 
 
-def prepare(model: PreTrainedModel, values: Values) -> None:
+def prepare(model: Model, values: Values) -> None:
     """Gives buffers their true values and turns rotary embeddings into tables.
 
     values: reads a small tensor of the checkpoint by its name in the model (KeyError if there is none).
@@ -64,15 +65,19 @@ def positions(config: PretrainedConfig) -> int:
     return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 32768)
 
 
-def _use_placeholders(model: PreTrainedModel) -> None:
+def _use_placeholders(model: Model) -> None:
     # Set on the configs, not through from_config: that refuses implementations that a model does not list, and some
     # models that list none run through the interface all the same. Those that do not are found when they are traced.
+    # Models from before the interface have torch's attention at best; the trace catches that one too.
+    kind = IMPLEMENTATION if model._supports_attention_backend else "sdpa"
+    if kind == "sdpa" and getattr(model.config.get_text_config(), "sliding_window", None):
+        raise UserError(f"{type(model).__name__} does not say which of its layers have a sliding window")
     for config in {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values():
-        config._attn_implementation_internal = IMPLEMENTATION
+        config._attn_implementation_internal = kind
         config._experts_implementation_internal = IMPLEMENTATION
 
 
-def _fill_buffers(model: PreTrainedModel, values: Values) -> None:
+def _fill_buffers(model: Model, values: Values) -> None:
     """Gives buffers their values: by the model's own initialisation, or out of the checkpoint."""
     for path, module in model.named_modules():
         names = [name for name, buffer in module._buffers.items() if buffer is not None and buffer.is_meta]
@@ -114,7 +119,7 @@ def _stored(values: Values, name: str, buffer: torch.Tensor) -> torch.Tensor:
         raise UserError(f"the checkpoint has no values for the model's buffer {name}") from None
 
 
-def _recomputed(model: PreTrainedModel, module: torch.nn.Module, name: str, full: str) -> torch.Tensor:
+def _recomputed(model: Model, module: torch.nn.Module, name: str, full: str) -> torch.Tensor:
     """A buffer's value out of a second instance of its module, where that can be built from the config alone."""
     config = getattr(module, "config", None) or model.config
     try:
@@ -126,7 +131,7 @@ def _recomputed(model: PreTrainedModel, module: torch.nn.Module, name: str, full
         ) from None
 
 
-def _tabulate_rotary(model: PreTrainedModel, count: int) -> None:
+def _tabulate_rotary(model: Model, count: int) -> None:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if any(key.endswith("inv_freq") for key in child._buffers):

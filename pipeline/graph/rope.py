@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
 
+from pipeline.errors import UserError
 from pipeline.graph.ir import CUSTOM_DOMAIN, Value
-from pipeline.graph.moves import cut, reshape, transpose
+from pipeline.graph.moves import transpose
 from pipeline.graph.tracer import Tracer, active
 
-FUNCTIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave")
+FUNCTIONS = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave", "apply_rotary_emb")
 Rope = Callable[..., Any]
 
 
@@ -38,37 +39,63 @@ def patched_rope(modules: Iterable[str]) -> Iterator[None]:
 def _replacement(original: Rope) -> Rope:
     probe = cache(lambda size, rotary, layout: _probe(original, size, rotary, layout))
 
-    def rope(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def rope(q: torch.Tensor, k: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """original(q, k, cos, sin, …) or original(q, k, phasor, …)."""
         tracer = active()
-        halves = [tracer.rotary_halves.get(tracer.value(item)) for item in (cos, sin) if tracer.is_symbolic(item)]
-        if q.dim() == k.dim() == 4 and len(halves) == 2 and None not in halves and tracer.options.fuse_rope:
-            cosine, sine = (half for half in halves if half is not None)
-            rotary, kind = int(cosine.shape[-1]), "single" if cos.shape[-1] * 2 == cosine.shape[-1] else "full"  # type: ignore[arg-type,operator]
+        pair, layout = _tables(tracer, args)
+        if pair is not None and q.dim() == k.dim() == 4 and q.shape[-1] == k.shape[-1] and tracer.options.fuse_rope:
             with tracer.paused():
-                found = probe(int(q.shape[-1]), rotary, kind)
-            if found is not None and q.shape[-1] == k.shape[-1]:
-                return _emit(tracer, q, k, cosine, sine, found)
+                rotation = probe(int(q.shape[-1]), _width(pair[0]), layout)
+            if rotation is not None:
+                return _emit(tracer, q, k, *pair, rotation)
+        if layout == "phasor":
+            raise UserError("the model's RoPE works on complex numbers in a way that the exporter does not recognise")
         tracer.note("RoPE left as plain operations")
-        return original(q, k, cos, sin, *args, **kwargs)
+        return original(q, k, *args, **kwargs)
 
     return rope
 
 
-def _probe(original: Rope, size: int, rotary: int, kind: str) -> str | None:
-    """Which rotation the function does on heads of `size` of which `rotary` are turned: half, interleaved or neither."""
+def _tables(tracer: Tracer, args: Sequence[Any]) -> tuple[tuple[Value, Value] | None, str]:
+    """cos and sin in halves, and how the function is given them: "phasor", "single" or "full"."""
+    tensors = [item for item in args[:2] if isinstance(item, torch.Tensor) and tracer.is_symbolic(item)]
+    pairs = [tracer.rotary_pairs.get(tracer.value(item)) for item in tensors]
+    if not pairs or pairs[0] is None or any(pair is not pairs[0] for pair in pairs):
+        return None, ""
+    if len(pairs) == 1:
+        return pairs[0], "phasor"
+    return pairs[0], "full" if tensors[0].shape[-1] == _width(pairs[0][0]) else "single"
+
+
+def _width(value: Value) -> int:
+    size = value.shape[-1]
+    assert isinstance(size, int)
+    return size
+
+
+def _probe(original: Rope, size: int, rotary: int, layout: str) -> str | None:
+    """Which rotation the function does on heads of `size` of which `rotary` are turned; None if it is none known."""
     generator = torch.Generator().manual_seed(0)
     q, k = (torch.randn(1, heads, 5, size, generator=generator) for heads in (4, 2))
     angles = torch.randn(1, 5, rotary // 2, generator=generator)
-    layouts = [angles] if kind == "single" else [torch.cat((angles, angles), -1), angles.repeat_interleave(2, -1)]
-    for layout in layouts:
+    for tables in _candidates(angles, layout):
         try:
-            turned = original(q, k, layout.cos(), layout.sin())
+            turned = original(q, k, *tables)
         except (RuntimeError, TypeError, ValueError, IndexError):
             continue  # the function wants other shapes: it is not recognised, and is traced as it is
         for rotation in ("half", "interleaved", "interleaved_to_half"):
             if all(_close(got, _rotate(x, angles, rotation)) for got, x in zip(turned, (q, k), strict=True)):
                 return rotation
     return None
+
+
+def _candidates(angles: torch.Tensor, layout: str) -> list[tuple[torch.Tensor, ...]]:
+    if layout == "phasor":
+        return [(torch.polar(torch.ones_like(angles), angles),)]
+    if layout == "single":
+        return [(angles.cos(), angles.sin())]
+    doubled = torch.cat((angles, angles), -1), angles.repeat_interleave(2, -1)
+    return [(item.cos(), item.sin()) for item in doubled]
 
 
 def _close(first: torch.Tensor, second: torch.Tensor) -> bool:

@@ -42,18 +42,22 @@ class RotaryTable(torch.nn.Module):
         return self._done[key]
 
     def _emit(self, tracer: Tracer, position_ids: torch.Tensor, kind: str | None, args: Any, kwargs: Any) -> Any:
-        original: Any = self.original  # type: ignore[has-type]
+        original: Any = self.original
         prefix = f"{kind}_" if kind and hasattr(original, f"{kind}_inv_freq") else ""
         frequencies = getattr(original, f"{prefix}inv_freq").double().numpy()
         scale = float(getattr(original, f"{prefix}attention_scaling", 1.0))
         with tracer.paused():
-            sample, _ = original(torch.zeros(1, 1, 1), torch.tensor([[1]]), *args, **kwargs)
-        layout = _layout(sample.flatten().double().numpy(), np.cos(frequencies) * scale)
+            sample = original(torch.zeros(1, 1, 1), torch.tensor([[1]]), *args, **kwargs)
         cosine, sine = _angles(tracer, tracer.value(position_ids), frequencies, scale, self.positions)
-        halves = [_join(tracer, value, "half") for value in (cosine, sine)]
-        full = [half if layout == "half" else _join(tracer, v, layout) for half, v in zip(halves, (cosine, sine), strict=True)]
-        for value, half in zip(full, halves, strict=True):
-            tracer.rotary_halves[value] = half
+        pair = _join(tracer, cosine, "half"), _join(tracer, sine, "half")
+        if isinstance(sample, torch.Tensor) and sample.is_complex():
+            # cos + i·sin, which no graph can hold: only a RoPE function that takes it is ever traced.
+            phasor = Value(cosine.shape)
+            tracer.rotary_pairs[phasor] = pair
+            return tracer.tensor(phasor)
+        layout = _layout(sample[0].flatten().double().numpy(), np.cos(frequencies) * scale)
+        full = pair if layout == "half" else tuple(_join(tracer, value, layout) for value in (cosine, sine))
+        tracer.rotary_pairs.update(dict.fromkeys(full, pair))
         return tracer.tensor(full[0]), tracer.tensor(full[1])
 
 
@@ -66,7 +70,10 @@ def _angles(
     flat = reshape(tracer, positions, (length,))
     high = tracer.emit("Div", [flat, step], (length,), "int32")
     low = tracer.emit("Sub", [flat, tracer.emit("Mul", [high, step], (length,), "int32")], (length,), "int32")
-    tables = _table(np.arange(-(-count // STEP) + 1) * STEP, frequencies, scale), _table(np.arange(STEP), frequencies, 1)
+    tables = (
+        _table(np.arange(-(-count // STEP) + 1) * STEP, frequencies, scale),
+        _table(np.arange(STEP), frequencies, 1),
+    )
     (ch, sh), (cl, sl) = (
         [tracer.emit("Gather", [constant(table), rows], (length, width), axis=0) for table in pair]
         for pair, rows in zip(tables, (high, low), strict=True)
@@ -94,7 +101,7 @@ def _layout(sample: npt.NDArray[np.float64], cosines: npt.NDArray[np.float64]) -
         if sample.shape == expected.shape and np.allclose(sample, expected, atol=1e-5):
             return name
     raise UserError(
-        "the model's rotary embedding is not cos(position · inv_freq) in a known layout, so its RoPE cannot be tabulated"
+        "the model's rotary embedding is not cos(position · inv_freq) in a known layout, so it cannot be tabulated"
     )
 
 

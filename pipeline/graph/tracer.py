@@ -66,8 +66,9 @@ class Tracer(Builder):
     lowerings: aten operator name ("aten::mul") → function that emits nodes. functions: torch function → rule that may
     return NotImplemented to let the function run. parameters: id of a parameter on the meta device → its name.
     values: reads the true values of a small parameter by name (KeyError if it is none of the small ones).
-    slices: id of a tensor → the tensor that it is a slice of, axis, start, stop. length: the traced sequence length. rotary_halves: cos or sin value → the same with its angles laid out in halves. approximations: what the graph leaves
-    out of the model, with the user's consent.
+    length: the traced sequence length. slices: id of a tensor → the tensor that it is a slice of, axis, start, stop.
+    rotary_pairs: a cos, sin or phasor value → cos and sin of the same angles, laid out in halves. approximations: what
+    the graph leaves out of the model, with the user's consent.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Tracer(Builder):
         self.length = 0
         self.notes: list[str] = []
         self.approximations: list[str] = []
-        self.rotary_halves: dict[Value, Value] = {}
+        self.rotary_pairs: dict[Value, tuple[Value, Value]] = {}
         self.is_paused = False
         self.slices: dict[int, tuple[torch.Tensor, int, int, int]] = {}
         self._written: dict[int, dict[int, tuple[int, Value]]] = {}
@@ -146,14 +147,16 @@ class Tracer(Builder):
             return tensor
         name = self.parameters.get(id(tensor))
         if name is None:
-            raise UserError(f"the model works with a tensor {list(tensor.shape)} whose values are not known to the trace")
+            raise UserError(
+                f"the model works with a tensor {list(tensor.shape)} whose values are not known to the trace"
+            )
         if name not in self._real:
             try:
                 self._real[name] = self._values(name)
             except KeyError:
                 raise UserError(
-                    f"the model uses its weight {name} {list(tensor.shape)} other than in a matrix product or a lookup, "
-                    "which the exporter cannot express"
+                    f"the model uses its weight {name} {list(tensor.shape)} other than in a matrix product or a "
+                    "lookup, which the exporter cannot express"
                 ) from None
         return self._real[name]
 
@@ -270,9 +273,9 @@ def _set_active(tracer: Tracer) -> Iterator[None]:
         _ACTIVE.reset(token)
 
 
-class _DispatchMode(TorchDispatchMode):
+class _DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, tracer: Tracer) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._tracer = tracer
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -302,11 +305,11 @@ def _on_meta(leaf: Any) -> Any:
 
 
 def _finite(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Infinities become the largest floats: the engine's arithmetic makes NaN of inf · 0, and JSON knows no infinity."""
+    """Infinities become the largest floats: the engine makes NaN of inf · 0, and JSON knows no infinity."""
     if data.dtype != np.float32 or np.isfinite(data).all():
         return data
     largest = np.finfo(np.float32).max
-    return np.nan_to_num(data, nan=np.nan, posinf=largest, neginf=-largest)
+    return np.asarray(np.clip(data, -largest, largest))
 
 
 def _default(argument: Any) -> Any:

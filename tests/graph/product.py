@@ -1,9 +1,10 @@
-"""A tiny model through the real stages to a folder that the engine opens; the files of other rooms' stages are minimal."""
+"""A tiny model through the real stages to a folder that the engine opens; tokenizer and config files are minimal."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,19 @@ from safetensors import safe_open
 
 from pipeline.build.config import subset
 from pipeline.mnn.runner import Engine
+from pipeline.recipe.schema import Recipe
 from pipeline.stages import checkpoint, graph, link, weights
 
 Logits = npt.NDArray[np.float32]
 
-RECIPE: Mapping[str, Any] = {
-    "model": {"name": "tiny", "hub": "local", "trust_remote_code": False, "gptq_path": "", "allow_pickle": False},
-    "quant": {
-        "algorithm": "rtn", "bits": 16, "block": 0, "lm_bits": None, "lm_block": None, "symmetric": False,
-        "scale_bits": 16, "rules": [],
-    },
-    "adapter": {"mode": "none", "path": "", "weight": 1.0},
-    "target": {"graph": {"fuse_c4": True}, "mnnconvert": ""},
-    "graph": {"allow_approximate": False},
-}  # fmt: skip
+
+def recipe(allow_approximate: bool = False, fuse_c4: bool = True) -> dict[str, Any]:
+    """A whole recipe in fp16, everything else as the schema has it."""
+    whole = asdict(Recipe())
+    whole["quant"] |= {"bits": 16, "block": 0}
+    whole["graph"]["allow_approximate"] = allow_approximate
+    whole["target"]["graph"]["fuse_c4"] = fuse_c4
+    return whole
 
 
 class Silent:
@@ -44,18 +44,14 @@ class Silent:
 
 def build(source: Path, work: Path, allow_approximate: bool = False, fuse_c4: bool = True) -> Path:
     """checkpoint → graph → weights → link in fp16; returns the product's folder, `work`/product."""
-    recipe = {
-        **RECIPE,
-        "graph": {"allow_approximate": allow_approximate},
-        "target": {**RECIPE["target"], "graph": {"fuse_c4": fuse_c4}},
-    }
+    whole = recipe(allow_approximate, fuse_c4)
     folders = {"source": source, "adapter": work / "adapter"}
     folders["adapter"].mkdir(parents=True)
     for module in (checkpoint, graph, weights, link):
         stage = module.STAGE
         out = work / stage.name
         out.mkdir()
-        module.run(subset(recipe, stage.config), folders, out, Silent())
+        module.run(subset(whole, stage.config), folders, out, Silent())
         folders[stage.name] = out
     return _assemble(source, folders, work / "product")
 

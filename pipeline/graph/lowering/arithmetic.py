@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline.errors import UserError
@@ -27,7 +28,10 @@ def _operand(tracer: Tracer, argument: Any, dtype: str) -> Value:
         return value
     if value.data is not None:
         return Value(value.shape, dtype, value.data.astype(dtype))
-    return tracer.emit("Cast", [value], [int(size) for size in value.shape], dtype, to=dtype)  # type: ignore[arg-type]
+    if dtype == "bool":
+        zero = Value((), value.dtype, np.asarray(0, value.dtype))
+        return tracer.emit("Not", [tracer.emit("Equal", [value, zero], value.shape, dtype)], value.shape, dtype)
+    return tracer.emit("Cast", [value], value.shape, dtype, to=dtype)
 
 
 def binary(op: str) -> Lowering:

@@ -95,6 +95,13 @@ def _add_product(tracer: Tracer, call: Call) -> Value:
     return tracer.emit("Add", scaled, call.result.shape)
 
 
+def _convolution(tracer: Tracer, call: Call) -> Value:
+    raise UserError(
+        "the model convolves along the sequence, so it remembers more than attention's keys and values; "
+        "the graph has no place for such a state"
+    )
+
+
 LOWERINGS: dict[str, Lowering] = {
     "aten::mean": _reduce("ReduceMean"),
     "aten::sum": _reduce("ReduceSum"),
@@ -108,6 +115,7 @@ LOWERINGS: dict[str, Lowering] = {
     "aten::_log_softmax": _log_softmax,
     "aten::topk": _topk,
     "aten::cumsum": _cumsum,
+    "aten::convolution": _convolution,
     "aten::mm": _matmul,
     "aten::bmm": _matmul,
     "aten::addmm": _add_product,

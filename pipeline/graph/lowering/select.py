@@ -6,12 +6,14 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.graph.ir import Value
-from pipeline.graph.lowering.fill import filled_like
+from pipeline.graph.moves import reshape
 from pipeline.graph.tracer import Call, Lowering, Tracer
 
 
 def _embedding(tracer: Tracer, call: Call) -> Value:
-    return tracer.emit("Gather", [tracer.value(call["weight"]), tracer.value(call["indices"])], call.result.shape, axis=0)
+    return tracer.emit(
+        "Gather", [tracer.value(call["weight"]), tracer.value(call["indices"])], call.result.shape, axis=0
+    )
 
 
 def _index_select(tracer: Tracer, call: Call) -> Value:
@@ -38,14 +40,22 @@ def _gather(tracer: Tracer, call: Call) -> Value:
 
 
 def _scatter(tracer: Tracer, call: Call) -> Value:
-    tensor = call["self"]
-    places = tracer.value(call["index"])
-    if call.arguments.get("src") is None:
-        source = filled_like(tracer, places, call["index"].shape, float(call["value"]), "float32")
-    else:
-        source = tracer.value(call["src"])
-    inputs = [tracer.value(tensor), places, source]
-    return tracer.emit("ScatterElements", inputs, call.result.shape, axis=int(call["dim"]) % tensor.dim())
+    """One number into chosen places of the last axis: where(any index equals the place, number, tensor).
+
+    The engine's own scatter does not survive the converter's JSON (its `opType` comes out as −1).
+    """
+    tensor, index = call["self"], call["index"]
+    if call.arguments.get("src") is not None or int(call["dim"]) % tensor.dim() != tensor.dim() - 1:
+        raise UserError("the model scatters a tensor, or not along the last axis, which the exporter cannot express")
+    front, count, places = index.shape[:-1], index.shape[-1], tensor.shape[-1]
+    column = reshape(tracer, tracer.value(index), (*front, count, 1))
+    number = tracer.value(torch.arange(places, dtype=torch.int32))
+    equal = tracer.emit("Equal", [column, number], (*front, count, places), "bool")
+    hits = tracer.emit("Cast", [equal], (*front, count, places), to="float32")
+    hit = tracer.emit("ReduceMax", [hits], (*front, places), axes=(len(front),), keepdims=0)
+    chosen = tracer.emit("Greater", [hit, tracer.value(0.5)], (*front, places), "bool")
+    inputs = [chosen, tracer.value(float(call["value"])), tracer.value(tensor)]
+    return tracer.emit("Where", inputs, tensor.shape)
 
 
 LOWERINGS: dict[str, Lowering] = {

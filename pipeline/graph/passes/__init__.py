@@ -11,6 +11,7 @@ from pipeline.graph.passes.dead import drop_dead
 from pipeline.graph.passes.head_gamma import part_head_gammas
 from pipeline.graph.passes.interleaved_rope import permute_rows
 from pipeline.graph.passes.linear_input import drop_linear_reshapes
+from pipeline.graph.passes.positions import check_positions
 from pipeline.graph.passes.reshapes import join_reshapes
 from pipeline.graph.passes.split_linear import split_linears
 from pipeline.graph.passes.transposes import cancel_transposes
@@ -18,6 +19,7 @@ from pipeline.graph.passes.transposes import cancel_transposes
 PASSES: tuple[Callable[[Graph], None], ...] = (
     choose_mask,
     drop_dead,
+    check_positions,
     cancel_transposes,
     part_head_gammas,
     join_reshapes,

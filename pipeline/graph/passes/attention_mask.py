@@ -18,7 +18,9 @@ def choose_mask(graph: Graph) -> None:
     windows = {node.attributes.pop("sliding_window") for node in layers if node.attributes["sliding_window"]}
     sliding = [node for node in layers if "sliding_window" not in node.attributes]
     if len(windows) > 1:
-        raise UserError(f"the model's layers have different sliding windows {sorted(map(str, windows))}; the engine has one")
+        raise UserError(
+            f"the model's layers have different sliding windows {sorted(map(str, windows))}; the engine has one"
+        )
     for node in layers:
         node.attributes.pop("sliding_window", None)
     if not windows:

@@ -1,7 +1,7 @@
 """A factor on q that the engine's attention does not apply (it has 1/√head_dim and no other).
 
 Best into the RoPE tables: √factor on cos and sin scales q and k alike, in float32, and costs nothing. Where not every
-element is turned, into the weights that q comes from (a norm's, or a linear's rows: fp16 storage then rounds them anew).
+element is turned, into the weights that q comes from: a norm's, or a linear's rows, which fp16 then rounds anew.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _into_tables(graph: Graph) -> None:
 
 
 def _outer_tables(producers: dict[Value, Node], cosine: Value) -> list[Node]:
-    """The two lookups of cos and sin of the high part of the position, of which both cos and sin are sums (rotary.py)."""
+    """The lookups of cos and sin of the position's high part, factors of both sums in `rotary.py`."""
     node = producers[cosine]
     while node.op in ("Concat", "Reshape"):
         node = producers[node.inputs[0]]

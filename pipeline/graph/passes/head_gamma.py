@@ -13,7 +13,9 @@ from pipeline.graph.moves import reshape
 def part_head_gammas(graph: Graph) -> None:
     """Multiplies by such a weight on [..., heads · head_dim]."""
     for node in [node for node in graph.nodes if node.op == "Mul" and node.output.rank == 4]:
-        side = next((side for side in (0, 1) if node.inputs[side].data is not None and node.inputs[side].rank > 1), None)
+        side = next(
+            (side for side in (0, 1) if node.inputs[side].data is not None and node.inputs[side].rank > 1), None
+        )
         if side is not None and node.inputs[side].shape == node.output.shape[2:]:
             _part(graph, node, side)
 

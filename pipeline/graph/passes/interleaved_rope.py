@@ -39,7 +39,9 @@ def _linear_before(graph: Graph, value: Value) -> Node | None:
         if node is None:
             return None
         if node.linear is not None:
-            shared = sum(other.linear is not None and other.linear.name == node.linear.name for other in graph.nodes) > 1
+            shared = (
+                sum(other.linear is not None and other.linear.name == node.linear.name for other in graph.nodes) > 1
+            )
             return None if shared else node
         if node.op != "Reshape":
             return None

@@ -77,5 +77,3 @@ def _rows(parts: tuple[Part, ...], runs: list[tuple[int, int]]) -> tuple[Part, .
     """`runs` of output rows, of a linear that so far is one whole parameter."""
     (part,) = parts
     return tuple(replace(part, rows=run) for run in runs)
-
-

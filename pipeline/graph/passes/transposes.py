@@ -15,7 +15,7 @@ def cancel_transposes(graph: Graph) -> None:
     """Removes every transpose whose readers, through operations along the last axis only, all transpose back."""
     changed = True
     while changed:
-        changed = any([_cancel(graph, node) for node in list(graph.nodes) if node.op == "Transpose"])
+        changed = any(_cancel(graph, node) for node in list(graph.nodes) if node.op == "Transpose")
 
 
 def _cancel(graph: Graph, first: Node) -> bool:

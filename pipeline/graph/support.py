@@ -1,0 +1,57 @@
+"""What the exporter is known to do with a `model_type`, for checks before any work. No torch here.
+
+`SUPPORTED` are the families that tests/graph/test_families.py takes to the engine and compares with Hugging Face; any
+other family is tried, and refused by the trace itself when it cannot be expressed. `REFUSED` cannot be.
+"""
+
+from __future__ import annotations
+
+from pipeline.errors import UserError
+
+SUPPORTED = frozenset(
+    {
+        "apertus", "arcee", "biogpt", "cohere", "cohere2", "cwm", "deepseek_v2", "deepseek_v3", "dots1", "ernie4_5",
+        "ernie4_5_moe", "exaone4", "falcon", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "glm4_moe", "gpt2",
+        "gpt_bigcode", "gpt_neox", "gpt_oss", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "internlm3",
+        "jais2", "llama", "minicpm3", "ministral", "ministral3", "mistral", "mixtral", "nanochat", "nemotron", "olmo",
+        "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3",
+        "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2", "vaultgemma",
+    }
+)  # fmt: skip
+
+_STATE = "it remembers earlier tokens by more than attention's keys and values ({}), for which the graph has no place"
+_ALIBI = "it adds a bias by distance to its attention scores (ALiBi), for which the engine's attention op has no place"
+
+REFUSED: dict[str, str] = {
+    "bamba": _STATE.format("a Mamba state"),
+    "bloom": _ALIBI,
+    "falcon_h1": _STATE.format("a Mamba state"),
+    "falcon_mamba": _STATE.format("a Mamba state"),
+    "granitemoehybrid": _STATE.format("a Mamba state"),
+    "jamba": _STATE.format("a Mamba state"),
+    "lfm2": _STATE.format("a convolution's last inputs"),
+    "lfm2_moe": _STATE.format("a convolution's last inputs"),
+    "llama4_text": "it attends within chunks, for which the engine has no mask",
+    "mamba": _STATE.format("a Mamba state"),
+    "mamba2": _STATE.format("a Mamba state"),
+    "mpt": _ALIBI,
+    "nemotron_h": _STATE.format("a Mamba state"),
+    "qwen3_5_moe_text": _STATE.format("linear attention"),
+    "qwen3_5_text": _STATE.format("linear attention"),
+    "qwen3_next": _STATE.format("linear attention"),
+    "recurrent_gemma": _STATE.format("a recurrence"),
+    "rwkv": _STATE.format("a recurrence"),
+    "zamba": _STATE.format("a Mamba state"),
+    "zamba2": _STATE.format("a Mamba state"),
+}
+
+# Attention softcaps have no place in the engine's attention op: these build only with graph.allow_approximate=true,
+# unless their config.json sets attn_logit_softcapping to null.
+SOFTCAP = frozenset({"gemma2", "vaultgemma"})
+
+
+def check_model_type(model_type: str) -> None:
+    """Raises UserError with the reason for a family that cannot be exported; an unknown one passes, to be tried."""
+    reason = REFUSED.get(model_type)
+    if reason is not None:
+        raise UserError(f"{model_type} models cannot be exported: {reason}", "choose a model of another family")
