@@ -70,7 +70,7 @@ class _Reference:
 
         from pipeline.verify import huggingface
 
-        transformers.logging.disable_progress_bar()
+        transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         torch.set_num_threads(int(recipe["verify"]["threads"]))
         self._huggingface = huggingface
         model, adapter = recipe["model"], recipe["adapter"]

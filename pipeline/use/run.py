@@ -57,8 +57,8 @@ class Runner:
         seed = None if self.arguments.seed is None else self.arguments.seed + prompt.line
         sampler = Sampler(sampling_of(engine, self.keys, self.arguments.greedy), seed)
         ids = engine.tokenize(engine.apply_template(prompt.messages))
-        session.cached = []
-        return session.complete(Request(ids, new_tokens(engine, self.arguments.max_new_tokens)), sampler)
+        limit = new_tokens(engine, self.arguments.max_new_tokens)
+        return session.complete(Request(ids, limit, fresh=True), sampler)
 
     def _fresh(self, session: Session) -> Session:
         session.engine.close(keep_log=True)

@@ -37,12 +37,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked. stops: strings that end the answer (and are not part of it). cancelled: asked between tokens."""
+    """What is asked. stops: strings that end the answer (and are not part of it). cancelled: asked between tokens.
+
+    fresh: compute the whole prompt. With memory=low the engine rounds activations by the batch, so logits after a
+    cached beginning differ by as much as 3 from those of a whole prompt; what must be repeatable must start afresh.
+    """
 
     ids: Sequence[int]
     max_new_tokens: int
     stops: tuple[str, ...] = ()
     cancelled: Callable[[], bool] = lambda: False
+    fresh: bool = False
 
 
 class Session:
@@ -90,7 +95,7 @@ class Session:
         ids = list(request.ids)
         if not ids:
             raise UserError("the prompt is empty", "give some text")
-        shared = min(_common(self.cached, ids), len(ids) - 1)
+        shared = 0 if request.fresh else min(_common(self.cached, ids), len(ids) - 1)
         answer.prompt_tokens, answer.cached = len(ids), shared
         if shared < len(self.cached) and shared:
             self.engine.erase(shared)
