@@ -17,7 +17,7 @@ STAGE = Stage(
     inputs=(
         Input("link", ("llm.mnn",)),
         Input("weights", ("llm.mnn.weight", "weights.json")),
-        Input("embedding", ("embeddings_*",)),
+        Input("embedding", ("embeddings_*", "embedding.json")),
         Input("tokenizer", ("tokenizer.mtok", "tokenizer.txt", "tokenizer.json")),
         Input("config", ("config.json", "llm_config.json")),
         Input("reference"),
@@ -45,6 +45,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
             max_new_tokens=int(verify["max_new_tokens"]),
             reference=product.read_json(inputs["reference"] / "reference.json"),
             reference_folder=inputs["reference"],
+            separate_table=product.read_json(inputs["embedding"] / "embedding.json")["mode"] == "separate",
         )
         weights = product.read_json(inputs["weights"] / "weights.json")
         tokenizer = product.read_json(inputs["tokenizer"] / "tokenizer.json")

@@ -28,6 +28,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     import torch
 
     from pipeline.verify import random_model, selfcheck, shrink
+    from pipeline.verify.files import SELFCHECK
     from pipeline.verify.huggingface import load_config
 
     torch.set_num_threads(1)
@@ -42,5 +43,5 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         recipe = selfcheck.fp16_recipe(model, config["target"], config["graph"])
         found = selfcheck.engine_logits(selfcheck.build(work / "source", work, recipe), ids)
     told = {**selfcheck.compare(expected, found), "layers": small.layers, "scaled": small.scaled}
-    (out / "selfcheck.json").write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", "utf-8")
+    (out / SELFCHECK).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", "utf-8")
     log.note(f"layers {small.layers}: largest logit error {told['error']:.1e} of the largest logit")

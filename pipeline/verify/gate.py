@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StageFailed, UserError
-
-REPORT = "report.json"
+from pipeline.verify.files import REPORT
 
 
 @dataclass(frozen=True)

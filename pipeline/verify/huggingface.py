@@ -70,6 +70,32 @@ def sequence_logits(model: Any, ids: Sequence[int]) -> NDArray[np.float32]:
     return array
 
 
+def round_matrices(model: Any) -> bool:
+    """Round every matrix to fp16, in place, as an fp16 product stores it; whether any value changed.
+
+    A checkpoint in fp16, or in bfloat16 within fp16's range, is not changed. A dequantised GGUF is: code × scale +
+    minimum needs more bits than fp16 has, and the product then differs from the float32 reference by that rounding.
+    """
+    import torch
+
+    changed = False
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() >= 2:
+                rounded = parameter.half().float()
+                changed = changed or not torch.equal(rounded, parameter)
+                parameter.copy_(rounded)
+    return changed
+
+
+def bfloat16_table(model: Any) -> bool:
+    """Whether the token embedding survives storage as bfloat16 unchanged."""
+    import torch
+
+    table = model.get_input_embeddings().weight
+    return bool(torch.equal(table.bfloat16().float(), table))
+
+
 def decode_logits(model: Any, prompt: Sequence[int], continuation: Sequence[int]) -> NDArray[np.float32]:
     """Prefill and cached decode: rows are the prompt's positions, then one per continuation token."""
     import torch

@@ -13,10 +13,11 @@ import numpy as np
 from pipeline.build.stage import Log
 from pipeline.errors import StageFailed
 from pipeline.verify import huggingface, text
+from pipeline.verify.files import EXACT_LOGITS, LOGITS, REFERENCE
 
 FLOAT32 = 4
 OVERHEAD = 600 << 20  # torch, transformers and a tokenizer, measured
-LOGITS = "logits.npy"
+EXACT_POSITIONS = 64
 
 
 def memory_estimate(parameters: int, rows: int, vocabulary: int) -> int:
@@ -93,7 +94,11 @@ def prompt_ids(tokenizer: Any, question: str) -> list[int]:
 
 
 def add_model(told: dict[str, Any], model: Any, tokenizer: Any, verify: Mapping[str, Any], out: Path, log: Log) -> None:
-    """The part that needs the weights: writes `logits.npy` (float32 [sequences, length, vocabulary]), fills `told`."""
+    """The part that needs the weights: fills `told`, writes `logits.npy` (float32 [sequences, length, vocabulary]).
+
+    `logits_fp16.npy` (float32 [64, vocabulary]) are those of the first positions after the matrices were rounded to
+    fp16: what an fp16 product has to reproduce exactly. The model is used up afterwards.
+    """
     rows = told["evaluation"]["sequences"]
     stops = huggingface.stop_ids(model, tokenizer)
     limit = int(verify["max_new_tokens"])
@@ -108,8 +113,11 @@ def add_model(told: dict[str, Any], model: Any, tokenizer: Any, verify: Mapping[
         written[number] = logits
         log.progress(number + 1, len(rows), "reference sequences")
     told["logits"] = LOGITS
+    told["bfloat16_table"] = huggingface.bfloat16_table(model)
+    told["rounded"] = huggingface.round_matrices(model)
+    np.save(out / EXACT_LOGITS, huggingface.sequence_logits(model, rows[0][:EXACT_POSITIONS]))
 
 
 def write(told: Mapping[str, Any], out: Path) -> None:
     """`reference.json`, one line per top-level key's content, stable bytes."""
-    (out / "reference.json").write_text(json.dumps(told, ensure_ascii=False, sort_keys=True) + "\n", "utf-8")
+    (out / REFERENCE).write_text(json.dumps(told, ensure_ascii=False, sort_keys=True) + "\n", "utf-8")
