@@ -32,7 +32,8 @@ def compose_cached(overrides: Sequence[str], cache_dir: Path, cwd: Path | None =
 
     A damaged entry is dropped and composed anew. Raises UserError as `compose` does.
     """
-    folders, start = conf_dirs(), cwd or Path.cwd()
+    start = cwd or Path.cwd()
+    folders = conf_dirs(cwd=start)
     entry = cache_dir / f"{_key(overrides, folders, start)}.json"
     recipes = _load(entry)
     if recipes is None:

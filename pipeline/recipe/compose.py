@@ -53,10 +53,10 @@ def compose(overrides: Sequence[str], folders: Sequence[Path] | None = None, cwd
     Raises UserError: unknown option, key or type, bad grammar, an impossible combination, two recipes of one name.
     """
     prepared = prepare(overrides)
-    loader = _Loader(list(folders) if folders is not None else conf_dirs())
-    jobs = loader.expand(prepared)
+    start = cwd or Path.cwd()
+    loader = _Loader(list(folders) if folders is not None else conf_dirs(cwd=start))
     baselines: dict[tuple[str, ...], Recipe] = {}
-    composed = [_finish(loader, job, cwd or Path.cwd(), baselines) for job in jobs]
+    composed = [_finish(loader, job, start, baselines) for job in loader.expand(prepared)]
     naming.refuse_collisions([(one.name, one.overrides) for one in composed])
     return composed
 

@@ -18,10 +18,14 @@ SHIPPED = ROOT / "conf"
 GROUPS = ("model", "quant", "adapter", "target", "embedding", "verify")
 
 
-def conf_dirs(environ: str | None = None) -> list[Path]:
-    """The configuration folders, most important first, the shipped one last. Raises UserError for a missing folder."""
+def conf_dirs(environ: str | None = None, cwd: Path | None = None) -> list[Path]:
+    """The configuration folders, most important first, the shipped one last. Relative ones start at `cwd`.
+
+    environ: instead of the variable PIPELINE_CONF. Raises UserError for a missing folder.
+    """
     given = os.environ.get("PIPELINE_CONF", "") if environ is None else environ
-    mine = [Path(part).expanduser().resolve() for part in given.split(os.pathsep) if part]
+    start = cwd or Path.cwd()
+    mine = [(start / Path(part).expanduser()).resolve() for part in given.split(os.pathsep) if part]
     for folder in mine:
         if not folder.is_dir():
             raise UserError(f"PIPELINE_CONF names a folder that is not there: {folder}", "create or unset it")

@@ -79,7 +79,6 @@ class Quant:
     lm_block: int | None = None
     symmetric: bool = False
     scale_bits: int = 16
-    act_order: bool = True  # gptq: columns of the most active inputs first
     rules: list[Rule] = field(default_factory=list)
     calibration: Calibration = field(default_factory=Calibration)
     act_order: bool = True

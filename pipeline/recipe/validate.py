@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.recipe.schema import Quant, Recipe, Rule
 from pipeline.runtime.check import modernised, refuse
 from pipeline.runtime.key import version
+from pipeline.weights import algorithms
 
 HUBS = ("huggingface", "modelscope", "local", "package")
 EMBEDDING_BITS = (4, 8, 16)  # the engine's embedding reader knows no other: diskembedding.cpp
@@ -91,6 +92,8 @@ def _check_adapter(recipe: Recipe) -> None:
 
 def _check_quant(recipe: Recipe) -> None:
     quant = recipe.quant
+    for algorithm in (quant.algorithm, *(rule.algorithm for rule in quant.rules if rule.algorithm is not None)):
+        algorithms.check(algorithm)
     if quant.scale_bits not in (16, 32):
         raise UserError(f"quant.scale_bits must be 16 or 32, not {quant.scale_bits}")
     for where, bits in _widths(quant):

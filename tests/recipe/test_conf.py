@@ -24,6 +24,11 @@ def test_a_folder_that_is_not_there_is_named() -> None:
         conf.conf_dirs("/nowhere")
 
 
+def test_a_relative_folder_starts_where_the_person_typed(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert conf.conf_dirs("mine", tmp_path) == [tmp_path / "mine", conf.SHIPPED]
+
+
 def test_options_are_the_union_and_the_first_folder_wins(tmp_path: Path) -> None:
     (tmp_path / "quant" / "mine").mkdir(parents=True)
     for name in ("int4", "mine/odd"):

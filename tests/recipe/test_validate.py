@@ -57,6 +57,8 @@ def test_hexagon_runs_symmetric_four_bits() -> None:
         ),
         (["quant.block=40"], "quant.block=40 must be 0"),
         (["quant.lm_block=12"], "quant.lm_block=12 must be 0"),
+        (["quant.algorithm=gtpq"], "no quantisation algorithm 'gtpq'. Did you mean 'gptq'?"),
+        (["quant.rules=[{pattern: x, algorithm: best}]"], "no quantisation algorithm 'best'."),
         (["quant.scale_bits=8"], "quant.scale_bits must be 16 or 32, not 8"),
         (["quant.rules=[{bits: 8}]"], "quant.rules[0] has no pattern"),
         (["quant.rules=[{pattern: '(', bits: 8}]"], "quant.rules[0].pattern '(' is no regular expression"),
