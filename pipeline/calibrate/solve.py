@@ -53,7 +53,8 @@ def solve_layers(
                         if precisions[name].algorithm == "gptq" and precisions[name].bits < 16:
                             solution = _solved(stream, by_name[name], hessian, precisions[name], act_order)
                             found(name, solution)
-                    stream.load(path)
+                    for name in group:
+                        stream.load(name)
                 hidden = [stream.run(number, states) for states in hidden]
             stream.patched.clear()
             progress(number + 1, len(stream.layers), "layers")
