@@ -34,6 +34,7 @@ _DTYPES = {
     torch.int32: "int32",
     torch.bool: "bool",
 }
+_POINTWISE = frozenset(f"aten::{name}" for name in ("add", "sub", "mul", "neg", "rsqrt", "sigmoid", "silu"))
 
 
 @dataclass(frozen=True)
@@ -190,10 +191,11 @@ class Tracer(Builder):
 
     def dispatch(self, operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Computes an operation on known values, or records it."""
-        tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)]
-        if not any(id(tensor) in self._known for tensor in tensors):
+        if not any(id(leaf) in self._known for leaf in _leaves((*args, *kwargs.values()))):
             return self._compute(operator, args, kwargs)
-        result = operator(*tree_map(_on_meta, list(args)), **tree_map(_on_meta, dict(kwargs)))
+        result = _like_operands(operator, args)
+        if result is None:
+            result = operator(*tree_map(_on_meta, list(args)), **tree_map(_on_meta, dict(kwargs)))
         return self._record(operator, args, kwargs, result)
 
     def _compute(self, operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -296,6 +298,27 @@ class _FunctionMode(TorchFunctionMode):
             if result is not NotImplemented:
                 return result
         return func(*args, **(kwargs or {}))
+
+
+def _leaves(items: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """The tensors among arguments, which aten nests in lists at most."""
+    for item in items:
+        if isinstance(item, torch.Tensor):
+            yield item
+        elif isinstance(item, list | tuple):
+            yield from _leaves(item)
+
+
+def _like_operands(operator: torch._ops.OpOverload, args: Sequence[Any]) -> torch.Tensor | None:
+    """The result of the commonest float operations without asking torch, whose meta kernels for them are slow Python."""
+    if operator._schema.name not in _POINTWISE:
+        return None
+    tensors = [item for item in args if isinstance(item, torch.Tensor)]
+    if any(tensor.dtype != torch.float32 for tensor in tensors):
+        return None
+    first = tensors[0].shape
+    shape = first if all(item.shape == first for item in tensors) else np.broadcast_shapes(*(t.shape for t in tensors))
+    return torch.empty(shape, device="meta")
 
 
 def _on_meta(leaf: Any) -> Any:

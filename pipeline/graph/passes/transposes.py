@@ -13,32 +13,44 @@ _POINTWISE = {"Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Neg", "S
 
 def cancel_transposes(graph: Graph) -> None:
     """Removes every transpose whose readers, through operations along the last axis only, all transpose back."""
-    changed = True
-    while changed:
-        changed = any(_cancel(graph, node) for node in list(graph.nodes) if node.op == "Transpose")
+    consumers = graph.consumers()
+    gone: set[Node] = set()
+    for node in graph.nodes:
+        if node.op == "Transpose" and node not in gone:
+            gone |= _cancel(graph, node, consumers)
+    graph.nodes = [node for node in graph.nodes if node not in gone]
 
 
-def _cancel(graph: Graph, first: Node) -> bool:
+def _cancel(graph: Graph, first: Node, consumers: dict[Value, list[Node]]) -> set[Node]:
+    """The nodes that `first` cancels out with, itself among them; none if it does not. Keeps `consumers` true."""
     order: tuple[int, ...] = first.attributes["perm"]  # type: ignore[assignment]
-    if first not in graph.nodes or first.output in graph.outputs.values():
-        return False
-    region = _region(graph, first, order)
+    region = _region(graph, first, order, consumers)
     if region is None:
-        return False
+        return set()
     between, seconds = region
     for node in between:
         node.output.shape = _permuted(node.output.shape, _inverse(order))
-    for second in seconds:
-        graph.replace_value(second.output, second.inputs[0])
-        graph.nodes.remove(second)
-    graph.replace_value(first.output, first.inputs[0])
-    graph.nodes.remove(first)
-    return True
+    for ended in [*seconds, first]:
+        _redirect(ended.output, ended.inputs[0], consumers)
+    graph.outputs = {
+        name: next((second.inputs[0] for second in seconds if second.output is value), value)
+        for name, value in graph.outputs.items()
+    }
+    for ended in [*seconds, first]:
+        consumers[ended.inputs[0]] = [node for node in consumers[ended.inputs[0]] if node is not ended]
+    return {first, *seconds}
 
 
-def _region(graph: Graph, first: Node, order: tuple[int, ...]) -> tuple[list[Node], list[Node]] | None:
+def _redirect(old: Value, new: Value, consumers: dict[Value, list[Node]]) -> None:
+    for node in consumers.pop(old, []):
+        node.inputs = [new if value is old else value for value in node.inputs]
+        consumers[new].append(node)
+
+
+def _region(
+    graph: Graph, first: Node, order: tuple[int, ...], consumers: dict[Value, list[Node]]
+) -> tuple[list[Node], list[Node]] | None:
     """The pointwise nodes behind `first` and the transposes that end them; None if anything else reads on the way."""
-    consumers = graph.consumers()
     between: list[Node] = []
     seconds: list[Node] = []
     inside: set[Value] = {first.output}
@@ -50,13 +62,12 @@ def _region(graph: Graph, first: Node, order: tuple[int, ...]) -> tuple[list[Nod
         for node in consumers[value]:
             if node.op == "Transpose" and node.attributes["perm"] == _inverse(order):
                 seconds.append(node)
-            elif _along_last_axis(node, order):
-                if node not in between:
-                    between.append(node)
-                    inside.add(node.output)
-                    waiting.append(node.output)
-            else:
+            elif not _along_last_axis(node, order):
                 return None
+            elif node not in between:
+                between.append(node)
+                inside.add(node.output)
+                waiting.append(node.output)
     closed = all(value in inside or _broadcasts(value) for node in between for value in node.inputs)
     return (between, seconds) if closed else None
 
