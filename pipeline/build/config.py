@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline.errors import PipelineError
+from pipeline.errors import StageFailed
 
 
-class UndeclaredConfig(PipelineError):
+class UndeclaredConfig(StageFailed):
     """A stage asked for a part of the recipe that it does not declare, so that its action key would not know of it."""
 
 
@@ -25,7 +25,7 @@ class DeclaredConfig(dict[str, Any]):
     def __missing__(self, key: str) -> Any:
         where = f"{self._path}.{key}" if self._path else key
         raise UndeclaredConfig(
-            f"the stage reads '{where}' of the recipe but does not declare it → add it to STAGE.config"
+            f"the stage reads '{where}' of the recipe but does not declare it", "add it to STAGE.config"
         )
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -78,5 +78,5 @@ def _is_parent(where: str, paths: tuple[str, ...]) -> bool:
 
 def _step(source: Any, name: str, path: str) -> Any:
     if not isinstance(source, Mapping) or name not in source:
-        raise UndeclaredConfig(f"no recipe has '{path}', which a stage declares → correct STAGE.config")
+        raise UndeclaredConfig(f"no recipe has '{path}', which a stage declares", "correct STAGE.config")
     return source[name]

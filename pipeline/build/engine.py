@@ -146,6 +146,7 @@ class Engine:
             return False
         key, _ = self.key(node)
         if (record := self.store.find(node.name, key)) is not None:
+            self.store.touch(record)
             return self._settle(node, Outcome(record, HIT))
         if self.remote is not None and (record := self.remote.find(node.name, key)) is not None:
             self.store.publish(record)

@@ -72,6 +72,7 @@ class Graph:
 def build_graph(recipes: Sequence[Mapping[str, Any]], stages: Sequence[Stage], folder: Path) -> Graph:
     """The graph of all `recipes`; products lie under `folder`. `stages` are in an order in which producers come first."""
     graph = Graph()
+    _refuse_unknown_inputs(stages)
     for recipe in recipes:
         name = str(recipe["name"])
         sources = {node.name: graph.sources.setdefault(node.id, node) for node in _sources(recipe)}
@@ -91,6 +92,16 @@ def consumers(graph: Graph) -> dict[str, list[Node]]:
         for edge in node.inputs.values():
             readers.setdefault(edge.node.id, []).append(node)
     return readers
+
+
+def _refuse_unknown_inputs(stages: Sequence[Stage]) -> None:
+    """An input of a stage that comes later, or never, would be left out silently. Raises ValueError: it is a bug."""
+    before = set(SOURCES)
+    for stage in stages:
+        unknown = {one.stage for one in stage.inputs} - before
+        if unknown:
+            raise ValueError(f"stage {stage.name} reads {', '.join(sorted(unknown))}, which no earlier stage makes")
+        before.add(stage.name)
 
 
 def _sources(recipe: Mapping[str, Any]) -> list[SourceNode]:

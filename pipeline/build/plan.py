@@ -15,6 +15,7 @@ from pipeline.build.store import Record
 
 ABSENT = "(none)"
 LIMIT = 6
+CODE_LIMIT = 2
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,12 @@ class Step:
 
     def why(self) -> str:
         """The reason in one line; "" for a hit."""
-        shown = [str(change) for change in self.changes[:LIMIT]]
-        more = len(self.changes) - len(shown)
-        parts = [*shown, *([f"and {more} more"] if more > 0 else []), *([self.reason] if self.reason else [])]
+        others = [str(change) for change in self.changes if change.kind != "code"]
+        parts = _cut(others, LIMIT)
+        if code := [str(change) for change in self.changes if change.kind == "code"]:
+            parts += _cut(code, CODE_LIMIT)
+        if self.reason:
+            parts.append(self.reason)
         if self.after:
             parts.append(f"after {', '.join(self.after)}")
         return "; ".join(parts)
@@ -160,6 +164,11 @@ def _compare(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
         for name in sorted({*before, *after})
         if before.get(name, _MISSING) != after.get(name, _MISSING)
     ]
+
+
+def _cut(texts: list[str], limit: int) -> list[str]:
+    more = len(texts) - limit
+    return [*texts[:limit], f"and {more} more"] if more > 0 else texts
 
 
 _MISSING = object()

@@ -140,6 +140,11 @@ class Store:
                 self.record_path(record.stage, record.key), record.to_json().encode(), self.root / "tmp", sync=True
             )
 
+    def touch(self, record: Record) -> None:
+        """Note that the record was of use: gc removes what was not for longest."""
+        with suppress(OSError):
+            os.utime(self.record_path(record.stage, record.key))
+
     def forget(self, stage: str, key: str) -> None:
         """Remove the record; blobs stay until gc."""
         self.record_path(stage, key).unlink(missing_ok=True)

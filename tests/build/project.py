@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +28,23 @@ RECIPE: dict[str, Any] = {
     "verify": {"mode": "fast", "limit": 1 << 20},
     "cache": {"dir": ""},
 }
+# Only `graph` has a worker, as a child takes a tenth of a second to start; the others run here.
 STAGES = (
-    Stage("checkpoint", "toys.checkpoint", (Input("source", ("*.txt",)),)),
+    Stage("checkpoint", "toys.checkpoint", (Input("source", ("*.txt",)),), in_process=True),
     Stage("graph", "toys.graph", (Input("checkpoint", ("config.json",)),)),
     Stage(
         "weights",
         "toys.weights",
         (Input("source", ("*.txt",)), Input("graph", ("layout.json",))),
         config=("quant.bits", "quant.block"),
+        in_process=True,
     ),
     Stage(
-        "link", "toys.link", (Input("graph", ("layout.json",)), Input("weights", ("weights.json",))), tools=("numpy",)
+        "link",
+        "toys.link",
+        (Input("graph", ("layout.json",)), Input("weights", ("weights.json",))),
+        tools=("numpy",),
+        in_process=True,
     ),
     Stage("config", "toys.config", (), config=("target.runtime",), in_process=True),
     Stage(
@@ -44,9 +52,11 @@ STAGES = (
         "toys.quality",
         (Input("link"), Input("weights")),
         config=("verify.limit",),
+        in_process=True,
         applies=lambda recipe: recipe["verify"]["mode"] != "off",
     ),
 )
+WORKERS = tuple(replace(stage, in_process=False) for stage in STAGES)
 
 
 class Listener:
@@ -74,6 +84,12 @@ class Listener:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+def forget_modules() -> None:
+    """Toy stages that ran in this process are imported anew."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "toys"]:
+        del sys.modules[name]
 
 
 class Project:
@@ -142,6 +158,7 @@ class Project:
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new))
+        forget_modules()
 
     @property
     def calls(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,7 +97,7 @@ def test_no_way_around_the_declared_config(project: Project, expression: str) ->
 
 
 def test_a_stage_finds_only_the_declared_files(project: Project) -> None:
-    project.edit("checkpoint", '"model.txt"', '"unrelated.bin"')
+    project.edit("checkpoint", 'min(inputs["source"].iterdir())', '(inputs["source"] / "unrelated.bin")')
     with pytest.raises(StageFailed, match=r"checkpoint: .*No such file"):
         project.build()
 
@@ -193,8 +192,10 @@ def test_two_recipes_share_what_they_can(project: Project) -> None:
 
 
 def test_an_input_of_a_stage_that_does_not_apply_is_left_out(project: Project) -> None:
-    reader = Stage("after", "toys.config", (Input("quality"), Input("link")), config=("target.runtime",))
-    project.stages = (*STAGES, replace(reader, in_process=False))
+    reader = Stage(
+        "after", "toys.config", (Input("quality"), Input("link")), config=("target.runtime",), in_process=True
+    )
+    project.stages = (*STAGES, reader)
     graph = project.graph(project.recipe(verify__mode="off"))
     after = next(node for node in graph.nodes.values() if node.name == "after")
     assert list(after.inputs) == ["link"]

@@ -7,4 +7,4 @@ def run(config, inputs, out, log):
     called("graph")
     text = (inputs["checkpoint"] / "config.json").read_text()
     (out / "llm.onnx").write_text("graph of " + text)
-    (out / "layout.json").write_text(text)
+    (out / "layout.json").write_text(f"[{text}]")

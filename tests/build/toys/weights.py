@@ -6,7 +6,7 @@ from toys.shared import called
 def run(config, inputs, out, log):
     called("weights")
     quant = config["quant"]
-    text = (inputs["source"] / "model.txt").read_text()
+    text = min(inputs["source"].iterdir()).read_text()
     (out / "llm.mnn.weight").write_text(f"{quant['bits']}/{quant['block']}:{text}" * 100)
     (out / "weights.json").write_text('{"bits": %d}' % quant["bits"])
     log.progress(1, 1, "bytes")
