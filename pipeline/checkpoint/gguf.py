@@ -43,27 +43,28 @@ class GgufTensor:
 
     def read(self, start: int = 0, stop: int | None = None) -> Array:
         """Entries [start, stop) of the first axis, float32 (or the stored dtype of a dense, unchanged tensor)."""
-        first, last, _ = slice(start, stop).indices(self.shape[0])
-        last = max(first, last)
-        values = self._permuted(first, last) if self.heads else self.decode(self.raw(first, last), last - first)
+        values = self.decode(self.stored(start, stop))
         return values + np.float32(self.offset) if self.offset else values
 
-    def raw(self, first: int, last: int) -> npt.NDArray[np.uint8]:
-        """The stored bytes of entries [first, last) of the first axis."""
-        size = self.entry_bytes
-        return self.file.read(self.position + first * size, (last - first) * size)
+    def stored(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.uint8]:
+        """The bytes of entries [start, stop) in Hugging Face's order, uint8 [entries, bytes].
 
-    @property
-    def entry_bytes(self) -> int:
-        """Bytes of one entry of the first axis."""
-        return tensor_bytes(self.shape[1:] or (1,), self.dtype)
+        Of permuted rows whole heads are read and then picked: at most two heads more than was asked for.
+        """
+        first, last, _ = slice(start, stop).indices(self.shape[0])
+        last = max(first, last)
+        size = tensor_bytes(self.shape[1:] or (1,), self.dtype)
+        width = self.shape[0] // self.heads if self.heads else 1
+        low, high = first // width * width, -(-last // width) * width
+        raw = self.file.read(self.position + low * size, (high - low) * size).reshape(-1, size)
+        return raw[self.order(first, last) - low] if self.heads else raw
 
-    def decode(self, raw: npt.NDArray[np.uint8], entries: int) -> Array:
-        """Values of `entries` entries from their stored bytes."""
-        shape = (entries, *self.shape[1:])
+    def decode(self, stored: npt.NDArray[np.uint8]) -> Array:
+        """Values of entries from their bytes, [entries, …]."""
+        shape = (len(stored), *self.shape[1:])
         if self.dtype in DENSE:
-            return raw.view(DENSE[self.dtype]).reshape(shape)
-        rows = raw.reshape(-1, tensor_bytes(self.shape[-1:], self.dtype))
+            return np.ascontiguousarray(stored).view(DENSE[self.dtype]).reshape(shape)
+        rows = stored.reshape(-1, tensor_bytes(self.shape[-1:], self.dtype))
         return dequantise(rows, self.dtype, self.shape[-1]).reshape(shape)
 
     def order(self, first: int, last: int) -> npt.NDArray[np.int64]:
@@ -73,14 +74,6 @@ class GgufTensor:
         head, within = np.divmod(rows, width)
         half, index = np.divmod(within, width // 2)
         return np.asarray(head * width + 2 * index + half, np.int64)
-
-    def _permuted(self, first: int, last: int) -> Array:
-        """Whole heads are read, then rows picked: at most two heads more than was asked for."""
-        if first == last:
-            return self.decode(self.raw(0, 0), 0)
-        width = self.shape[0] // self.heads
-        low, high = first // width * width, -(-last // width) * width
-        return self.decode(self.raw(low, high), high - low)[self.order(first, last) - low]
 
 
 def open_gguf(paths: Iterable[Path]) -> dict[str, LazyTensor]:
@@ -153,11 +146,20 @@ def _named(
     offset = -table.norm_offset if name.endswith("norm.weight") else 0.0
     shape = (1, *info.shape) if name.endswith("ffn_gate_inp_shexp.weight") and len(info.shape) == 1 else info.shape
     if "{}" not in key:
-        yield key, GgufTensor(header.file, info.offset, shape, dtype, heads, offset)
+        yield key, _tensor(header.file, info.offset, shape, dtype, heads, offset)
         return
     size = tensor_bytes(shape[1:], dtype)
     for expert in range(shape[0]):
-        yield key.format(expert), GgufTensor(header.file, info.offset + expert * size, shape[1:], dtype)
+        yield key.format(expert), _tensor(header.file, info.offset + expert * size, shape[1:], dtype)
+
+
+def _tensor(
+    file: ByteFile, position: int, shape: tuple[int, ...], dtype: str, heads: int = 0, offset: float = 0.0
+) -> GgufTensor:
+    from pipeline.checkpoint.gguf_lattice import LATTICES, GgufLattice
+
+    kind = GgufLattice if dtype in LATTICES and len(shape) == 2 else GgufTensor
+    return kind(file, position, shape, dtype, heads, offset)
 
 
 def _heads(name: str, metadata: Any) -> int:

@@ -8,12 +8,15 @@ from typing import Any
 
 from pipeline.checkpoint.files import read_json
 from pipeline.checkpoint.gguf import open_gguf
+from pipeline.checkpoint.gptq import overlay_gptq
 from pipeline.checkpoint.lora import merge_adapters
+from pipeline.checkpoint.quantised import dequantised, quantisation_config
 from pipeline.checkpoint.safetensors import read_shards
 from pipeline.checkpoint.tensor import Checkpoint
 from pipeline.errors import StageFailed
 
 INDEX = "model.safetensors.index.json"
+GPTQ_FOLDER = "gptq"
 
 
 def open_model(config: Mapping[str, Any], inputs: Mapping[str, Path]) -> Checkpoint:
@@ -38,15 +41,28 @@ def open_checkpoint(source: Path, adapter: Path | None = None, adapter_weight: f
 
 
 def open_source(source: Path) -> Checkpoint:
-    """The tensors of the source alone. Raises StageFailed as `open_checkpoint` does."""
-    if gguf := gguf_files(source):
+    """The tensors of the source alone, with model.gptq_path's in their places if the folder has them beside it."""
+    base = _open_folder(source)
+    gptq = source / GPTQ_FOLDER
+    return overlay_gptq(base, _open_folder(gptq)) if gptq.is_dir() else base
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    if gguf := gguf_files(folder):
         return open_gguf(gguf)
-    shards = sorted(path for path in source.iterdir() if path.suffix == ".safetensors")
+    shards = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors")
     if not shards:
-        raise StageFailed(f"no weights in {source.name}", "check model.path or model.repo")
-    index = source / INDEX
+        raise StageFailed(f"no weights in {folder.name}", "check model.path or model.repo")
+    index = folder / INDEX
     weight_map = read_json(index)["weight_map"] if index.is_file() and len(shards) > 1 else None
-    return read_shards(shards, weight_map)
+    return dequantised(read_shards(shards, weight_map), _quantisation(folder))
+
+
+def _quantisation(folder: Path) -> Mapping[str, Any] | None:
+    config, beside = folder / "config.json", folder / "quantize_config.json"
+    return quantisation_config(
+        read_json(config) if config.is_file() else {}, read_json(beside) if beside.is_file() else None
+    )
 
 
 def gguf_files(source: Path) -> list[Path]:

@@ -150,6 +150,16 @@ class FileTensor:
         data = self.file.read(self.offset + first * row, max(0, last - first) * row)
         return data.view(numpy_dtype).reshape((max(0, last - first), *self.shape[1:]))
 
+    def read_columns(self, start: int, stop: int) -> Array:
+        """Columns [start, stop) of a matrix, [rows, stop − start]: one small read for each row."""
+        numpy_dtype = NUMPY_DTYPES[self.dtype]
+        rows, columns = self.shape
+        size = (stop - start) * numpy_dtype.itemsize
+        result = np.empty((rows, size), np.uint8)
+        for row in range(rows):
+            result[row] = self.file.read(self.offset + (row * columns + start) * numpy_dtype.itemsize, size)
+        return result.view(numpy_dtype)
+
 
 def to_float32(values: Array) -> npt.NDArray[np.float32]:
     """`values` as float32; exact from bfloat16 and float16."""
