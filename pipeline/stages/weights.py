@@ -41,13 +41,16 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     from pipeline.weights.layout import load_layout
     from pipeline.weights.matrix import Encoder
     from pipeline.weights.plain import loops_for
+    from pipeline.weights.source import take_lattices
     from pipeline.weights.writer import write
 
     layout = load_layout(inputs["graph"] / "layout.json")
     precisions = precisions_for(layout, config["quant"], inputs)
     checkpoint = open_model(config, inputs)
     weights = sum(linear.out_features * linear.in_features for linear in layout.linears)
-    encoder = Encoder(checkpoint, loops_for(weights), *_calibrated(inputs))
+    precisions, lattices, told = take_lattices(layout, precisions, checkpoint)
+    importance, solutions = _calibrated(inputs)
+    encoder = Encoder(checkpoint, loops_for(weights), importance, {**solutions, **lattices})
     written = write(
         out / WEIGHT_FILE,
         layout,
@@ -56,7 +59,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         lambda done: log.progress(2 * done, 2 * weights, "weights"),
     )
     (out / "weights.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
-    log.note(_summary(written))
+    log.note("; ".join(filter(None, (_summary(written), told))))
 
 
 def _calibrated(inputs: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:

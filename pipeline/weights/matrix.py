@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.checkpoint.tensor import Checkpoint
 from pipeline.errors import StageFailed
 from pipeline.weights import packing
-from pipeline.weights.algorithms import SOLVERS, quantiser
+from pipeline.weights.algorithms import LATTICES, SOLVERS, quantiser
 from pipeline.weights.layout import Linear
 from pipeline.weights.parts import part_names, read_rows
 from pipeline.weights.plain import Loops
@@ -62,7 +62,7 @@ class Encoder:
         tensor = part_names(linear.parts)
         if precision.bits == FP16:
             return half_rows(rows, tensor)
-        if precision.algorithm in SOLVERS:
+        if precision.algorithm in (*SOLVERS, *LATTICES):
             if linear.name not in self.lattices:
                 raise StageFailed(
                     f"{precision.algorithm} has no solution for '{linear.name}', which calibration does not reach",

@@ -47,7 +47,7 @@ def check_parts(name: str, rows: int, columns: int | None, parts: Sequence[Part]
 
 def read_rows(parts: Sequence[Part], checkpoint: Checkpoint, start: int, stop: int) -> NDArray[Any]:
     """Rows [start, stop) of the concatenated parts, in the source's dtype (float32 where parts differ or scale)."""
-    pieces = [_part(part, checkpoint, a, b) for part, a, b in _overlaps(parts, checkpoint, start, stop)]
+    pieces = [_part(part, checkpoint, a, b) for part, a, b in overlaps(parts, checkpoint, start, stop)]
     if len(pieces) == 1:
         return pieces[0]
     return np.concatenate([piece.astype(np.float32) for piece in pieces] if _mixed(pieces) else pieces)
@@ -57,7 +57,7 @@ def _mixed(pieces: Sequence[NDArray[Any]]) -> bool:
     return len({piece.dtype for piece in pieces}) > 1
 
 
-def _overlaps(
+def overlaps(
     parts: Sequence[Part], checkpoint: Checkpoint, start: int, stop: int
 ) -> Iterator[tuple[Part, int, int]]:
     """The parts that hold rows [start, stop), each with its own range of them."""

@@ -113,3 +113,17 @@ def test_same_bytes_twice_and_no_torch(folders: dict[str, Path], tmp_path: Path)
     subprocess.run([sys.executable, "-c", code, str(other)], check=True, timeout=60)
     for name in (weights.WEIGHT_FILE, "weights.json"):
         assert (other / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_source_keeps_the_codes_of_the_file(
+    folders: dict[str, Path], truth: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """Q4_1 comes back but for the rounding of its middle value to float16: 1/4096 of a step, or less."""
+    written, log = run(folders, tmp_path, algorithm="source", bits=8, block=32)
+    assert "3 linears keep the source's codes" in log.notes[0]
+    blob = (tmp_path / weights.WEIGHT_FILE).read_bytes()
+    for name, (tensor, _, _) in LINEARS.items():
+        entry = written["linears"][PREFIX + name]
+        assert (entry["bits"], entry["block"], entry["symmetric"], entry["algorithm"]) == (4, 32, False, "source")
+        miss = dequantised(blob, entry) - truth[tensor]
+        assert np.linalg.norm(miss) < 2e-4 * np.linalg.norm(truth[tensor])

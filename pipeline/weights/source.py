@@ -1,0 +1,100 @@
+"""quant=source: linears whose checkpoint tensors are lattices already keep their codes and scales.
+
+GGUF's Q4_0, Q4_1 and Q8_0 and GPTQ's groups are grids that the engine can hold. Codes and scales are taken over as they
+are; the value of the middle code is rounded once to the scales' storage type. Everything else (K-quants, fp16 tensors,
+stacked experts) is quantised anew at the recipe's bits, and the stage says how many linears that concerns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.checkpoint.tensor import Checkpoint, QuantisedTensor
+from pipeline.errors import UserError
+from pipeline.weights.layout import Layout, Linear, Part
+from pipeline.weights.parts import overlaps, part_rows, source_rows
+from pipeline.weights.precision import Precision
+
+F32 = NDArray[np.float32]
+AGAIN = "rtn"
+"""How linears without a lattice are quantised."""
+
+
+@dataclass(frozen=True)
+class PartsLattice:
+    """The lattice of a linear: rows of its parts' tensors, in the linear's order."""
+
+    parts: tuple[Part, ...]
+    checkpoint: Checkpoint
+
+    def read_codes(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """uint8 [rows, in]."""
+        return np.concatenate([_picked(t.read_codes, rows) for t, rows in self._runs(start, stop)])
+
+    def read_scales(self, start: int = 0, stop: int | None = None) -> tuple[F32, F32]:
+        """(scales, zeros), float32 [rows, in / block] each."""
+        runs = list(self._runs(start, stop))
+        scales = [_picked(lambda a, b, t=t: t.read_scales(a, b)[0], rows) for t, rows in runs]  # type: ignore[misc]
+        zeros = [_picked(lambda a, b, t=t: t.read_scales(a, b)[1], rows) for t, rows in runs]  # type: ignore[misc]
+        return np.concatenate(scales), np.concatenate(zeros)
+
+    def _runs(self, start: int, stop: int | None) -> Iterator[tuple[Any, NDArray[np.intp]]]:
+        total = sum(part_rows(part, self.checkpoint) for part in self.parts)
+        for part, a, b in overlaps(self.parts, self.checkpoint, start, total if stop is None else stop):
+            rows = source_rows(part, part_rows(part, self.checkpoint))[a:b]
+            yield self.checkpoint[part.tensor], rows
+
+
+def _picked(read: Callable[[int, int], NDArray[Any]], rows: NDArray[np.intp]) -> NDArray[Any]:
+    """`rows` of a tensor, read in one run that covers them."""
+    first = int(rows.min())
+    return read(first, int(rows.max()) + 1)[rows - first]
+
+
+def take_lattices(
+    layout: Layout, precisions: Mapping[str, Precision], checkpoint: Checkpoint
+) -> tuple[dict[str, Precision], dict[str, PartsLattice], str]:
+    """The precisions with `source` replaced by what the checkpoint holds, the lattices by linear, and a line about it.
+
+    Raises UserError if no linear at all has a lattice that the engine can hold.
+    """
+    resolved, lattices = dict(precisions), {}
+    wanted = [linear for linear in layout.linears if precisions[linear.name].algorithm == "source"]
+    for linear in wanted:
+        lattice = _lattice(linear, checkpoint)
+        if lattice is None:
+            resolved[linear.name] = replace(precisions[linear.name], algorithm=AGAIN)
+        else:
+            lattices[linear.name] = PartsLattice(linear.parts, checkpoint)
+            resolved[linear.name] = replace(
+                precisions[linear.name], bits=lattice.bits, block=lattice.block, symmetric=lattice.symmetric
+            )
+    if wanted and not lattices:
+        raise UserError(
+            "quant=source, but no linear of this checkpoint is stored in codes that the engine can hold "
+            f"({', '.join(sorted({str(checkpoint[linear.parts[0].tensor].dtype) for linear in wanted}))})",
+            "choose another quant, say quant=int4",
+        )
+    return resolved, lattices, _told(len(wanted), len(lattices))
+
+
+def _told(wanted: int, taken: int) -> str:
+    again = f", {wanted - taken} quantised anew" if taken < wanted else ""
+    return f"{taken} linears keep the source's codes{again}" if wanted else ""
+
+
+def _lattice(linear: Linear, checkpoint: Checkpoint) -> QuantisedTensor | None:
+    """The kind of lattice that all parts of `linear` share, or None."""
+    tensors = [checkpoint[part.tensor] for part in linear.parts]
+    plain = all(part.index is None and not part.transpose and part.scale == 1.0 for part in linear.parts)
+    if not plain or not all(isinstance(tensor, QuantisedTensor) for tensor in tensors):
+        return None
+    first = tensors[0]
+    assert isinstance(first, QuantisedTensor)
+    kinds = {(t.bits, t.block, t.symmetric) for t in tensors if isinstance(t, QuantisedTensor)}
+    return first if len(kinds) == 1 and linear.in_features % first.block == 0 else None
