@@ -2,72 +2,98 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from pipeline.errors import StageFailed
+from pipeline.errors import StageFailed, UserError
 from pipeline.tokenizer.definition import Definition
-from pipeline.tokenizer.folder import TokenizerFolder, read_json
+from pipeline.tokenizer.facts import Facts, read_facts
+from pipeline.tokenizer.folder import TokenizerFolder
+from pipeline.tokenizer.limits import known_limits
 from pipeline.tokenizer.mtok import Extras, encode_mtok
+from pipeline.tokenizer.read import load_definition
 from pipeline.tokenizer.specials import stop_ids, token_ids, wrapping_ids
+from pipeline.tokenizer.template import EngineTemplate, for_engine
+from pipeline.tokenizer.txt import encode_txt
+
+FILES = {"mtok": "tokenizer.mtok", "txt": "tokenizer.txt"}
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
+NAMED_TOKENS = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+FALLBACK_HINT = "set target.plain_template=true to ship a plain template instead"
+
+__all__ = ["Facts", "build", "read_facts", "write"]
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What tokenizer.json of the product tells the other stages and people.
+def write(folder: TokenizerFolder, out: Path, form: str = "mtok", plain_template: bool = False) -> Facts:
+    """Writes the tokenizer file and tokenizer.json into `out`. Raises StageFailed naming what cannot be said."""
+    data, facts = build(folder, form, plain_template)
+    (out / facts.file).write_bytes(data)
+    (out / "tokenizer.json").write_text(facts.json(), encoding="utf-8")
+    return facts
 
-    stop_sources: stop id (as text, for JSON) → where it was found. prefix: ids put before every encoded text.
-    chat_template: exactly as the engine gets it. rewrites: what was changed in it, one line each. limits: known
-    differences from Hugging Face, one line each.
+
+def build(folder: TokenizerFolder, form: str = "mtok", plain_template: bool = False) -> tuple[bytes, Facts]:
+    """The tokenizer file's bytes and the facts.
+
+    form: "mtok" (engines from 3.5.0) or "txt" (older). plain_template: where the engine cannot run the model's chat
+    template, ship one that only joins the contents. Raises UserError for another form, StageFailed naming what the
+    format or the engine's Jinja cannot say.
     """
-
-    kind: str
-    file: str
-    vocab_size: int
-    bos_token: str
-    eos_token: str
-    stop_ids: list[int]
-    stop_sources: dict[str, list[str]]
-    prefix: list[int]
-    special_ids: dict[str, int]
-    chat_template: str
-    rewrites: list[str] = field(default_factory=list)
-    fallbacks: list[str] = field(default_factory=list)
-    limits: list[str] = field(default_factory=list)
-
-    def json(self) -> str:
-        """Stable text of the facts."""
-        return json.dumps(asdict(self), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
-
-
-def build(folder: TokenizerFolder) -> tuple[bytes, Facts]:
-    """The mtok file's bytes and the facts. Raises StageFailed naming what the format cannot say."""
+    if form not in FILES:
+        raise UserError(f"target.tokenizer_format={form} is not known", f"use {' or '.join(FILES)}")
     definition = load_definition(folder)
+    template, fallbacks = _template(folder, plain_template)
     ids = token_ids(definition)
     stops = stop_ids(folder, ids)
-    prefix = _prefix(folder, definition)
-    bos, eos = folder.token("bos_token"), folder.token("eos_token")
-    extras = Extras(stop=sorted(stops), prefix=prefix, chat_template=folder.chat_template, bos=bos, eos=eos)
-    facts = Facts(
-        kind=definition.kind, file="tokenizer.mtok", vocab_size=max(ids.values()) + 1, bos_token=bos, eos_token=eos,
-        stop_ids=sorted(stops), stop_sources={str(index): stops[index] for index in sorted(stops)},
-        prefix=list(prefix), chat_template=folder.chat_template,
-        special_ids={token.content: token.id for token in definition.added_tokens if token.special},
+    extras = Extras(
+        stop=sorted(stops),
+        prefix=_prefix(folder, definition),
+        chat_template=template.text,
+        bos=folder.token("bos_token"),
+        eos=folder.token("eos_token"),
     )
-    return encode_mtok(definition, extras), facts
+    facts = _facts(definition, extras, stops, ids)
+    facts = replace(
+        facts,
+        file=FILES[form],
+        rewrites=list(template.rewrites),
+        fallbacks=fallbacks,
+        limits=known_limits(definition, form),
+    )
+    return (encode_mtok if form == "mtok" else encode_txt)(definition, extras), facts
 
 
-def load_definition(folder: TokenizerFolder) -> Definition:
-    """The tokenizer that the folder holds. Raises StageFailed if there is none."""
-    document = read_json(folder.path / "tokenizer.json")
-    if not document:
-        raise StageFailed("the model has no tokenizer.json")
-    return Definition.of(document)
+def _facts(definition: Definition, extras: Extras, stops: Mapping[int, list[str]], ids: Mapping[str, int]) -> Facts:
+    return Facts(
+        kind=definition.kind,
+        byte_level=definition.byte_level,
+        file="",
+        vocab_size=max(ids.values()) + 1,
+        bos_token=extras.bos,
+        eos_token=extras.eos,
+        stop_ids=list(extras.stop),
+        stop_sources={str(index): stops[index] for index in sorted(stops)},
+        prefix=list(extras.prefix),
+        special_ids={token.content: token.id for token in definition.added_tokens if token.special},
+        chat_template=extras.chat_template,
+    )
+
+
+def _template(folder: TokenizerFolder, plain_template: bool) -> tuple[EngineTemplate, list[str]]:
+    if not folder.chat_template:
+        return EngineTemplate(""), []
+    constants = {name: folder.token(name) for name in NAMED_TOKENS if folder.token(name)}
+    try:
+        return for_engine(folder.chat_template, constants), []
+    except StageFailed as error:
+        if not plain_template:
+            raise StageFailed(str(error), FALLBACK_HINT) from error
+        return EngineTemplate(PLAIN_TEMPLATE), [f"plain chat template, on request: {error}"]
 
 
 def _prefix(folder: TokenizerFolder, definition: Definition) -> Sequence[int]:
-    """Ids before every text: none if the template writes them itself (they would come twice)."""
+    """Ids before every text. None with a chat template: its text is encoded as it is, and says bos itself."""
     prefix, suffix = wrapping_ids(definition)
     if folder.chat_template:
         return []

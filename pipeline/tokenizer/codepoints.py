@@ -49,13 +49,17 @@ def _adjacent(end: int, start: int) -> bool:
 def _stretches() -> tuple[Range, ...]:
     """Inclusive ranges in the order of the sample; uniform ones are represented by one character."""
     ends = (SURROGATES[0] - 1, UNIFORM[0][0] - 1)
-    return ((0, ends[0]), (SURROGATES[-1] + 1, ends[1]), UNIFORM[0], (UNIFORM[0][1] + 1, UNIFORM[1][0] - 1), *UNIFORM[1:])
+    plane_14 = (UNIFORM[0][1] + 1, UNIFORM[1][0] - 1)
+    return ((0, ends[0]), (SURROGATES[-1] + 1, ends[1]), UNIFORM[0], plane_14, *UNIFORM[1:])
 
 
 @lru_cache(maxsize=1)
 def _sample() -> str:
-    return "".join(chr(code) for start, stop in _stretches()
-                   for code in ((start,) if (start, stop) in UNIFORM else range(start, stop + 1)))
+    return "".join(
+        chr(code)
+        for start, stop in _stretches()
+        for code in ((start,) if (start, stop) in UNIFORM else range(start, stop + 1))
+    )
 
 
 def _code_points(stretches: Sequence[Range], start: int, stop: int) -> Iterator[Range]:

@@ -83,8 +83,9 @@ def walk(component: Component | None) -> Iterator[Component]:
     """`component` and, for a Sequence, its members in order, depth first."""
     if component is None:
         return
-    children = next((component[key] for key in ("normalizers", "pretokenizers", "decoders", "processors")
-                     if key in component), None)
+    children = next(
+        (component[key] for key in ("normalizers", "pretokenizers", "decoders", "processors") if key in component), None
+    )
     if component.get("type") != "Sequence" or children is None:
         yield component
         return

@@ -32,7 +32,7 @@ class Render:
 
 
 class EngineTokenizer:
-    """Asks the tokenizer in `file` (tokenizer.mtok or tokenizer.txt). Raises StageFailed when the engine crashes or hangs."""
+    """Asks the tokenizer in `file` (tokenizer.mtok or .txt). Raises StageFailed when the engine crashes or hangs."""
 
     def __init__(self, file: Path, timeout: float = 120.0) -> None:
         self.file, self.timeout = file, timeout
@@ -43,13 +43,20 @@ class EngineTokenizer:
         return answers
 
     def decode(self, sequences: Sequence[Sequence[int]]) -> list[bytes]:
-        """What the engine streams for the ids: the pieces of single ids, joined. Bytes, as it may end inside a character."""
+        """What the engine streams for the ids: single ids' pieces, joined. Bytes: it may end inside a character."""
         return [bytes.fromhex(answer) for answer in self._ask("decode", [list(ids) for ids in sequences])]
 
     def render(self, calls: Sequence[Render], eos: str = "") -> list[str]:
         """Chat templates applied (always with add_generation_prompt, as the engine does)."""
-        requests = [{"messages": _as_engine_messages(call.messages), "context": dict(call.context),
-                     "template": call.template, "eos": eos} for call in calls]
+        requests = [
+            {
+                "messages": _as_engine_messages(call.messages),
+                "context": dict(call.context),
+                "template": call.template,
+                "eos": eos,
+            }
+            for call in calls
+        ]
         answers: list[str] = self._ask("render", requests)
         return answers
 
@@ -80,17 +87,22 @@ def _run_child(folder: Path, timeout: float) -> str:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with (folder / "child.log").open("wb") as log:
         try:
-            code = subprocess.run(command, stdout=log, stderr=log, env=environment, timeout=timeout, check=False).returncode
+            ended = subprocess.run(command, stdout=log, stderr=log, env=environment, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
             return f"did not answer within {timeout:.0f} s"
+    code = ended.returncode
     return f"crashed (signal {-code})" if code < 0 else f"ended with exit code {code}"
 
 
 def _as_engine_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
     """The binding carries role and content only; the role "json" carries a whole message as its content."""
     plain = {"role", "content"}
-    return [dict(message) if set(message) == plain and isinstance(message["content"], str)
-            else {"role": "json", "content": json.dumps(message, ensure_ascii=False)} for message in messages]
+    return [
+        dict(message)
+        if set(message) == plain and isinstance(message["content"], str)
+        else {"role": "json", "content": json.dumps(message, ensure_ascii=False)}
+        for message in messages
+    ]
 
 
 def _child(folder: Path) -> None:
@@ -99,8 +111,11 @@ def _child(folder: Path) -> None:
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     model = MNN.llm.create(f"{folder}/config.json")
     model._c_obj.load()  # False: the graph is empty. The tokenizer is loaded by then.
-    answer = {"encode": model.tokenizer_encode, "decode": lambda ids: _stream(model, ids),
-              "render": lambda call: _render(model, call)}[request["action"]]
+    answer = {
+        "encode": model.tokenizer_encode,
+        "decode": lambda ids: _stream(model, ids),
+        "render": lambda call: _render(model, call),
+    }[request["action"]]
     with (folder / "answers.jsonl").open("w", encoding="utf-8") as answers:
         for index, item in enumerate(request["items"]):
             answers.write(json.dumps(answer(item)) + "\n")
@@ -121,6 +136,7 @@ def _piece(model: Any, index: int) -> bytes:
 
 
 def _render(model: Any, call: Mapping[str, Any]) -> str:
+    model.set_config({"jinja": {"context": None}})  # settings are merged: variables of the last call would stay
     settings: dict[str, Any] = {"context": call["context"]}
     if call["template"] is not None:
         settings |= {"chat_template": call["template"], "eos": call["eos"]}

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from pipeline.tokenizer.binary import MAX_STRING, u8, u32
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import StageFailed
+from pipeline.tokenizer.binary import MAX_STRING, string, u8, u32
 from pipeline.tokenizer.definition import Definition, unsupported
-from pipeline.tokenizer.vocabulary import Entry, pieces_by_id, sorted_entries
+from pipeline.tokenizer.vocabulary import pieces_by_id, sorted_entries
 
 BPE, WORD_PIECE, UNIGRAM = 0, 1, 2
+UNKNOWN_PENALTY = 10.0
+LOWEST = -1e4
+_LENGTH, _ID, _SCORED = struct.Struct("<H").pack, struct.Struct("<I").pack, struct.Struct("<Id").pack
 
 
 def encode_model(definition: Definition) -> bytes:
@@ -28,27 +35,58 @@ def _bpe(definition: Definition) -> bytes:
     pieces = pieces_by_id(definition)
     merges = merge_table(model.get("merges") or (), vocabulary)
     head = u8(BPE) + u32(len(pieces)) + u8(bool(model.get("byte_fallback"))) + u8(0) + u32(len(merges))
-    entries = sorted_entries(pieces, frozenset(vocabulary.values()))
-    return head + b"".join(_entry(entry) for entry in entries) + b"".join(merges)
+    return head + _entries(definition, pieces) + merges.astype("<u4").tobytes()
 
 
-def merge_table(merges: Iterable[str | list[str]], vocabulary: Mapping[str, int]) -> list[bytes]:
-    """Records (left id, right id, rank), sorted by the pair of ids as the engine's search wants them.
+def merge_table(merges: Sequence[str | Sequence[str]], vocabulary: Mapping[str, int]) -> NDArray[np.uint32]:
+    """[n, 3] of (left id, right id, rank), sorted by the pair of ids as the engine's search wants them.
 
     A pair that occurs twice keeps its last rank, as in `tokenizers`.
     """
-    ranks: dict[tuple[int, int], int] = {}
-    for rank, merge in enumerate(merges):
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
-        ranks[vocabulary[left], vocabulary[right]] = rank
-    return [struct.pack("<III", left, right, rank) for (left, right), rank in sorted(ranks.items())]
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    if not pairs:
+        return np.empty((0, 3), np.uint32)
+    try:
+        left, right = ([vocabulary[pair[side]] for pair in pairs] for side in (0, 1))
+        keys = np.array(left, np.uint64) << np.uint64(32) | np.array(right, np.uint64)
+    except KeyError as error:
+        raise StageFailed(f"tokenizer: a merge uses the piece {error}, which the vocabulary does not have") from error
+    unique, from_end = np.unique(keys[::-1], return_index=True)
+    ranks = len(pairs) - 1 - from_end
+    return np.stack([unique >> np.uint64(32), unique & np.uint64(0xFFFFFFFF), ranks], axis=1).astype(np.uint32)
 
 
-def _entry(entry: Entry) -> bytes:
-    text, index = entry
-    if len(text) > MAX_STRING:
-        raise unsupported(f"piece of {len(text)} bytes (id {index})")
-    return struct.pack("<H", len(text)) + text + struct.pack("<I", index)
+def _word_piece(definition: Definition) -> bytes:
+    """max_input_chars_per_word counts bytes in the engine, characters in Hugging Face: four bytes a character."""
+    model = definition.model
+    pieces = pieces_by_id(definition)
+    longest = 4 * int(model.get("max_input_chars_per_word", 100))
+    head = u8(WORD_PIECE) + u32(len(pieces)) + string(model["unk_token"])
+    return head + string(model.get("continuing_subword_prefix", "##")) + u32(longest) + _entries(definition, pieces)
 
 
-ENCODERS: dict[str, Callable[[Definition], bytes]] = {"BPE": _bpe}
+def _unigram(definition: Definition) -> bytes:
+    """An unknown character costs the lowest score minus 10, as in Hugging Face; the engine reads it at unk's slot."""
+    model = definition.model
+    if model.get("unk_id") is None:
+        raise unsupported("Unigram model without an unknown token")
+    pieces = pieces_by_id(definition)
+    scores = [float(score) for _, score in model["vocab"]] + [LOWEST] * (len(pieces) - len(model["vocab"]))
+    unknown = int(model["unk_id"])
+    scores[unknown] = min(float(score) for _, score in model["vocab"]) - UNKNOWN_PENALTY
+    head = u8(UNIGRAM) + u32(len(pieces)) + u32(unknown) + u8(bool(model.get("byte_fallback")))
+    return head + _entries(definition, pieces, scores)
+
+
+def _entries(definition: Definition, pieces: Sequence[str], scores: Sequence[float] | None = None) -> bytes:
+    """str, u32 id (and f64 score) in the order of the engine's binary search."""
+    table = sorted_entries(pieces, frozenset(definition.vocabulary().values()))
+    for text, index in table:
+        if len(text) > MAX_STRING:
+            raise unsupported(f"piece of {len(text)} bytes (id {index})")
+    if scores is None:
+        return b"".join([_LENGTH(len(text)) + text + _ID(index) for text, index in table])
+    return b"".join([_LENGTH(len(text)) + text + _SCORED(index, scores[index]) for text, index in table])
+
+
+ENCODERS: dict[str, Callable[[Definition], bytes]] = {"BPE": _bpe, "WordPiece": _word_piece, "Unigram": _unigram}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.tokenizer.binary import string, u8, u32
+from pipeline.tokenizer.blanks import cut_at_blanks
 from pipeline.tokenizer.decoder import encode_decoder
 from pipeline.tokenizer.definition import AddedToken, Definition, unsupported
 from pipeline.tokenizer.model import encode_model
@@ -43,6 +44,7 @@ def header(kind: int, stop: Sequence[int], prefix: Sequence[int]) -> bytes:
 
 def encode_mtok(definition: Definition, extras: Extras) -> bytes:
     """The whole file. Raises StageFailed naming what the format cannot say."""
+    definition = cut_at_blanks(definition)
     parts = [
         header(PIPELINE, extras.stop, extras.prefix),
         encode_normalizer(definition.normalizer),

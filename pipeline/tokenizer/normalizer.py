@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from pipeline.tokenizer.binary import string, u8, u32
 from pipeline.tokenizer.definition import Component, unsupported, walk
-from pipeline.tokenizer.unicode_forms import nfc_rules, nfkc_rules
+from pipeline.tokenizer.unicode_forms import accent_rules, lower_rules, nfc_rules, nfkc_rules
 
 NONE, PREPEND, REPLACE, SEQUENCE, BERT, STRIP = 0, 2, 3, 4, 5, 8
 
@@ -57,7 +57,18 @@ def _strip(component: Component) -> list[bytes]:
 
 
 def _lowercase(component: Component) -> list[bytes]:
-    return [u8(BERT) + bytes([0, 0, 0, 1])]
+    return [replace(*rule) for rule in lower_rules()]
+
+
+def _bert(component: Component) -> list[bytes]:
+    """Cleaning and CJK blanks by the engine's Bert; accents and case by rules, since its Bert drops vowel signs too."""
+    lower = bool(component.get("lowercase", True))
+    strip = component.get("strip_accents")
+    clean = u8(BERT) + bytes(
+        [bool(component.get("clean_text", True)), bool(component.get("handle_chinese_chars", True)), 0, 0]
+    )
+    accents = accent_rules() if (lower if strip is None else strip) else []
+    return [clean, *(replace(*rule) for rule in [*accents, *(lower_rules() if lower else [])])]
 
 
 ENCODERS: dict[str, Callable[[Component], list[bytes]]] = {
@@ -65,6 +76,7 @@ ENCODERS: dict[str, Callable[[Component], list[bytes]]] = {
     "Replace": _replace,
     "Strip": _strip,
     "Lowercase": _lowercase,
+    "BertNormalizer": _bert,
     "NFC": lambda component: [replace(*rule) for rule in nfc_rules()],
     "NFKC": lambda component: [replace(*rule) for rule in nfkc_rules()],
 }

@@ -20,7 +20,8 @@ BEHAVIOURS = {"Isolated": ISOLATED, "Removed": REMOVED, "MergedWithPrevious": ME
 def encode_pre_tokenizer(component: Component | None) -> bytes:
     """The pre-tokenizer section. Raises StageFailed naming a pre-tokenizer or behaviour that the engine lacks."""
     parts = [part for child in walk(component) for part in _parts(child)]
-    guard = [split(RUN_GUARD)] if any(part[0] == SPLIT for part in parts) else []
+    folded = any("Folded" in child.get("pattern", ()) for child in walk(component))
+    guard = [split(RUN_GUARD)] if any(part[0] == SPLIT for part in parts) and not folded else []
     return join([*guard, *parts])
 
 
@@ -32,7 +33,7 @@ def join(parts: list[bytes]) -> bytes:
 
 
 def metaspace(replacement: str, prefix_space: bool) -> bytes:
-    """" " becomes `replacement`; with `prefix_space`, a piece that does not start with " " gets one first."""
+    """ " " becomes `replacement`; with `prefix_space`, a piece that does not start with " " gets one first."""
     return u8(METASPACE) + string(replacement) + u8(prefix_space)
 
 
@@ -60,15 +61,59 @@ def _digits(component: Component) -> list[bytes]:
 
 
 def _split(component: Component) -> list[bytes]:
-    behaviour, invert = str(component["behavior"]), bool(component.get("invert"))
-    if behaviour not in BEHAVIOURS:
-        raise unsupported(f"pre-tokenizer Split with behaviour {behaviour}")
     pattern = component["pattern"]
+    if "Folded" in pattern:  # ours, in the folded engine's dialect
+        return [split(pattern["Folded"])]
     regex = to_wide(pattern["Regex"]) if "Regex" in pattern else re.escape(pattern["String"])
-    return [split(regex, BEHAVIOURS[behaviour], invert)]
+    return [split(regex, _behaviour(component), bool(component.get("invert")))]
+
+
+def _metaspace(component: Component) -> list[bytes]:
+    """prepend_scheme "first" is "always" here: the engine does not know whether a piece is the text's first."""
+    scheme = component.get("prepend_scheme") or ("always" if component.get("add_prefix_space", True) else "never")
+    if scheme == "first":
+        raise unsupported("pre-tokenizer Metaspace with prepend_scheme=first")
+    replacement = str(component["replacement"])
+    spaces = metaspace(replacement, scheme == "always")
+    if not component.get("split", True):
+        return [spaces]
+    return [spaces, _before(replacement)]
+
+
+def _before(mark: str) -> bytes:
+    """Cuts before every `mark` (MergedWithNext, which the engine's file cannot say)."""
+    return split(f"{mark}[^{mark}]*|[^{mark}]+")
+
+
+def _bert(component: Component) -> list[bytes]:
+    return [u8(BERT)]
+
+
+def _punctuation(component: Component) -> list[bytes]:
+    return [split(to_wide(r"[\p{P}!-/:-@\[-`{-~]"), _behaviour(component))]
+
+
+def _whitespace(component: Component) -> list[bytes]:
+    return [split(to_wide(r"\w+|[^\w\s]+"), REMOVED, invert=True)]
+
+
+def _whitespace_split(component: Component) -> list[bytes]:
+    return [split(to_wide(r"\s"), REMOVED)]
+
+
+def _behaviour(component: Component) -> int:
+    behaviour = str(component.get("behavior", "Isolated"))
+    if behaviour not in BEHAVIOURS:
+        raise unsupported(f"pre-tokenizer {component['type']} with behaviour {behaviour}")
+    return BEHAVIOURS[behaviour]
 
 
 ENCODERS: dict[str, Callable[[Component], list[bytes]]] = {
+    "Metaspace": _metaspace,
+    "BertPreTokenizer": _bert,
+    "Punctuation": _punctuation,
+    "Whitespace": _whitespace,
+    "WhitespaceSplit": _whitespace_split,
     "ByteLevel": _byte_level,
     "Digits": _digits,
     "Split": _split,

@@ -12,8 +12,8 @@ from pipeline.tokenizer.codepoints import Range, members
 from pipeline.tokenizer.definition import unsupported
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# The wide engine recurses once per character of a match: some 20,000 in a row overflow the stack. Runs are cut first,
-# by the folded engine, which does not recurse. Only text without any whitespace for so long (or only whitespace) differs.
+# The wide engine recurses once per character of a match: more than some 20,000 in a row overflow the stack. Runs are
+# cut first, by the folded engine, which does not recurse. Only text without any whitespace for so long differs.
 LONGEST_RUN = 8_192
 RUN_GUARD = rf"\S{{{LONGEST_RUN}}}|\s{{{LONGEST_RUN}}}"
 SYNTAX = set("\\^$.|?*+()[]{}")
@@ -76,7 +76,7 @@ class _Translator:
                 self.at += len(opening)
                 return opening
         if self.pattern.startswith("(?", self.at):
-            raise unsupported(f"regex construct {self.pattern[self.at:self.at + 4]!r} of the pre-tokenizer")
+            raise unsupported(f"regex construct {self.pattern[self.at : self.at + 4]!r} of the pre-tokenizer")
         self.at += 1
         return "("
 
@@ -87,7 +87,7 @@ class _Translator:
         if char in "^$":
             raise unsupported(f"regex anchor {char!r} of the pre-tokenizer")
         self.at = self.class_end() if char == "[" else self.escape_end() if char == "\\" else start + 1
-        source = self.pattern[start:self.at]
+        source = self.pattern[start : self.at]
         if len(source) == 1 and source != "." and not (self.ignore_case and source.isalpha()):
             return "\\" + source if source in SYNTAX else source
         return spell(members(f"(?i:{source})" if self.ignore_case else source))
@@ -111,15 +111,15 @@ class _Translator:
         return self.at + 2
 
     def quantifier(self) -> str:
-        """A possessive quantifier becomes greedy: in these patterns what follows never starts inside the repeated class."""
-        rest = self.pattern[self.at:]
+        """A possessive quantifier becomes greedy: in these patterns what follows cannot start with what is repeated."""
+        rest = self.pattern[self.at :]
         if not rest or rest[0] not in "?*+{":
             return ""
         length = rest.index("}") + 1 if rest[0] == "{" else 1
         quantifier = rest[:length]
-        if rest[length:length + 1] == "?":
+        if rest[length : length + 1] == "?":
             quantifier, length = quantifier + "?", length + 1
-        elif rest[length:length + 1] == "+" and rest[0] != "{":
+        elif rest[length : length + 1] == "+" and rest[0] != "{":
             length += 1
         self.at += length
         return quantifier

@@ -3,8 +3,8 @@
 The engine has no NFC or NFKC. Composition is a finite set of strings: characters that the form never keeps, mark
 orders, and every composite's spellings. Characters come from the `tokenizers` library's own tables.
 
-What this does not reach: a composite followed by a mark that must come before its own (U+00E1 U+0323), and a base
-whose second mark composes while its first does not. Neither occurs in running text.
+What this does not reach: marks of different scripts in a row, a composite followed by a mark that must come before
+its own (U+00E1 U+0323), and a base whose second mark composes while its first does not. None is in running text.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from itertools import permutations
 
 from tokenizers import normalizers
 
+from pipeline.tokenizer.codepoints import members
+
 Rule = tuple[bytes, bytes]
 HANGUL_BASE, LEADS, VOWELS, TAILS = 0xAC00, 19, 21, 28
 LEAD, VOWEL, TAIL = 0x1100, 0x1161, 0x11A7
 SYLLABLES = range(HANGUL_BASE, HANGUL_BASE + LEADS * VOWELS * TAILS)
 # Planes with decomposable characters; the rest of Unicode is unchanged by every form.
 CANDIDATES = (range(0x80, 0xD800), range(0xF900, 0x20000), range(0x2F800, 0x2FA20))
+# Vowel points of Hebrew and Arabic, which are typed in any order.
+POINTS = (range(0x05B0, 0x05C8), (*range(0x064B, 0x0653), 0x0670))
 SEPARATOR = "\n"
 CONTINUATION = 64
 CARRY = b"\xfd"
@@ -36,6 +40,21 @@ def nfc_rules() -> list[Rule]:
 def nfkc_rules() -> list[Rule]:
     """(pattern, content) pairs that fold compatibility characters and compose."""
     return [*_as_bytes([*sorted(mapping("NFKC").items()), *_mark_order(), *_composites()]), *_hangul()]
+
+
+def lower_rules() -> list[Rule]:
+    """Every capital to its small letter (İ to i and a dot above), as Rust and Python do, without context."""
+    capitals = [chr(code) for stretch in (range(0x41, 0xD800), range(0xE000, 0x20000)) for code in stretch]
+    return [(char.encode(), char.lower().encode()) for char in capitals if char.lower() != char]
+
+
+def accent_rules() -> list[Rule]:
+    """NFD without non-spacing marks: composed characters to their base, marks to nothing."""
+    marks = {chr(code) for start, stop in members(r"\p{Mn}") for code in range(start, stop + 1)}
+    bases = [
+        (char, "".join(part for part in parts if part not in marks)) for char, parts in sorted(mapping("NFD").items())
+    ]
+    return [*_as_bytes(bases), *((mark.encode(), b"") for mark in sorted(marks))]
 
 
 @lru_cache(maxsize=8)
@@ -58,16 +77,21 @@ def _as_bytes(rules: list[tuple[str, str]]) -> Iterator[Rule]:
 def _decomposed_composites() -> dict[str, str]:
     """Composite → full canonical decomposition, for what NFC keeps, Hangul aside."""
     unkept = mapping("NFC")
-    return {char: parts for char, parts in mapping("NFD").items()
-            if char not in unkept and ord(char) not in SYLLABLES}
+    return {char: parts for char, parts in mapping("NFD").items() if char not in unkept and ord(char) not in SYLLABLES}
 
 
 def _mark_order() -> list[tuple[str, str]]:
-    """Two marks of composites in the wrong order, twice over for runs of three."""
-    marks = sorted({mark for parts in _decomposed_composites().values() for mark in parts[1:]
-                    if unicodedata.combining(mark)})
-    pairs = [(first + second, second + first) for first in marks for second in marks
-             if unicodedata.combining(first) > unicodedata.combining(second)]
+    """Two marks of one script in the wrong order, twice over for runs of three."""
+    composing = {mark for parts in _decomposed_composites().values() for mark in parts[1:]}
+    pairs = []
+    for script in (composing, *map(set, (map(chr, stretch) for stretch in POINTS))):
+        marks = sorted(mark for mark in script if unicodedata.combining(mark))
+        pairs += [
+            (first + second, second + first)
+            for first in marks
+            for second in marks
+            if unicodedata.combining(first) > unicodedata.combining(second)
+        ]
     return pairs + pairs
 
 
@@ -86,8 +110,10 @@ def _hangul() -> list[Rule]:
     a tail adds 1 to 27 to the last byte, with a carry. So a tail after a true LV syllable is marked with a byte that
     UTF-8 never uses, the addition is done on bytes, carries are passed on, and marks that stay are undone.
     """
-    pairs = [(chr(LEAD + index // VOWELS) + chr(VOWEL + index % VOWELS), chr(HANGUL_BASE + index * TAILS))
-             for index in range(LEADS * VOWELS)]
+    pairs = [
+        (chr(LEAD + index // VOWELS) + chr(VOWEL + index % VOWELS), chr(HANGUL_BASE + index * TAILS))
+        for index in range(LEADS * VOWELS)
+    ]
     composed = [(pattern.encode(), content.encode()) for pattern, content in pairs]
     marked = [(syllable + lead, syllable + mark) for _, syllable in composed for lead, mark in TAIL_MARKS.items()]
     restored = [(mark, lead) for lead, mark in TAIL_MARKS.items()]
@@ -101,7 +127,10 @@ def _tail_additions() -> Iterator[Rule]:
             encoded = chr(TAIL + tail).encode()
             total = low + tail
             carry = CARRY if total >= CONTINUATION else b""
-            yield bytes([0x80 + low]) + TAIL_MARKS[encoded[:2]] + encoded[2:], carry + bytes([0x80 + total % CONTINUATION])
+            yield (
+                bytes([0x80 + low]) + TAIL_MARKS[encoded[:2]] + encoded[2:],
+                carry + bytes([0x80 + total % CONTINUATION]),
+            )
 
 
 def _carries() -> Iterator[Rule]:

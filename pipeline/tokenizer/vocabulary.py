@@ -28,5 +28,7 @@ def pieces_by_id(definition: Definition) -> list[str]:
 
 def sorted_entries(pieces: Sequence[str], model_ids: frozenset[int]) -> list[Entry]:
     """(UTF-8, id) in the order of the engine's binary search; of equal strings the model's own piece is found first."""
-    return sorted(((piece.encode("utf-8"), index) for index, piece in enumerate(pieces)),
-                  key=lambda entry: (entry[0], entry[1] not in model_ids, entry[1]))
+    return sorted(
+        ((piece.encode("utf-8"), index) for index, piece in enumerate(pieces)),
+        key=lambda entry: (entry[0], entry[1] not in model_ids, entry[1]),
+    )

@@ -1,0 +1,27 @@
+"""What the engine's tokenizers cannot do for a given model, in words: for tokenizer.json, people and the gate."""
+
+from __future__ import annotations
+
+from pipeline.tokenizer.definition import Definition, walk
+from pipeline.tokenizer.merging import unreached_words
+from pipeline.tokenizer.regex import LONGEST_RUN
+
+NORMAL_FORMS = ("NFC", "NFKC")
+
+
+def known_limits(definition: Definition, form: str) -> list[str]:
+    """One line per class of texts."""
+    limits = ["a text ends at U+0000 when it comes through the Python binding"]
+    if form == "txt":
+        limits.append("the older format's tokenizers split words their own way: see docs/tokenizers.md")
+    if definition.byte_level and form == "mtok":
+        limits.append(f"more than {LONGEST_RUN:,} characters without a blank (or of blanks only) are cut there")
+    words = unreached_words(definition)
+    if words:
+        limits.append(
+            f"{len(words)} words that are one token by themselves are cut: {', '.join(map(ascii, words[:3]))}, …"
+        )
+    for part in walk(definition.normalizer):
+        if part["type"] in NORMAL_FORMS:
+            limits.append(f"{part['type']} orders marks within a script only, and not before a composed letter's own")
+    return limits
