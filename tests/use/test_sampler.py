@@ -125,7 +125,8 @@ def test_bias_and_ban() -> None:
     best = int(LOGITS.argmax())
     assert Sampler(Sampling(greedy=True, banned_tokens=(best,))).pick(LOGITS, []) != best
     assert Sampler(Sampling(greedy=True, logit_bias=((5, 100.0),))).pick(LOGITS, []) == 5
-    assert Sampler(Sampling(greedy=True, logit_bias=((10**6, 9.0),), banned_tokens=(-1, 10**6))).pick(LOGITS, []) == best
+    beyond = Sampling(greedy=True, logit_bias=((10**6, 9.0),), banned_tokens=(-1, 10**6))
+    assert Sampler(beyond).pick(LOGITS, []) == best
 
 
 def test_a_seed_repeats() -> None:

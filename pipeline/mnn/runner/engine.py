@@ -56,7 +56,7 @@ class Engine:
         self.adapter = adapter
         self.stats: dict[str, float] = {}
         self.config: dict[str, Any] = {}
-        self._scratch = tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True)
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._own_log = log is None
         self.log = log or _new_log()
         self._process: subprocess.Popen[bytes] | None = None
@@ -79,7 +79,7 @@ class Engine:
         return self.product.vocab_size
 
     def load(self) -> None:
-        """Starts the child and loads the model; a second call does nothing."""
+        """Starts the child and loads the model; does nothing while one runs. After a failure or close: a new child."""
         if self._process is not None:
             return
         self._start()
@@ -166,18 +166,22 @@ class Engine:
         if self._process is not None:
             _end(self._process)
             self._process = None
-        self._scratch.cleanup()
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
         if self._own_log and not keep_log:
             self.log.unlink(missing_ok=True)
 
     def _start(self) -> None:
         ours, theirs = Pipe(duplex=True)
+        # The engine drops cache files into its working folder.
+        self._scratch = tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         root = str(Path(pipeline.__file__).parents[1])
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pipeline.mnn.runner.child", str(theirs.fileno())],
-                cwd=self._scratch.name,  # the engine drops cache files into its working folder
+                cwd=self._scratch.name,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path(root))},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
