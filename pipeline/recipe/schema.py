@@ -146,12 +146,16 @@ class Graph:
 
 @dataclass
 class Thresholds:
-    """Limits of the gate. None = not checked. Logit errors are relative to max|logit| unless named absolute."""
+    """Limits of the gate. None = not checked. Logit errors are relative to max|logit| unless named absolute.
+
+    max_tensor_error: ‖W − W'‖ / ‖W‖ of the worst quantised tensor.
+    """
 
     selfcheck_logit_error: float = 1e-3
     max_kld: float | None = None
     min_top1: float | None = None
     max_logit_error_absolute: float | None = None
+    max_tensor_error: float | None = None
     greedy_equal: bool = False
 
 

@@ -12,12 +12,14 @@ import numpy as np
 from pipeline.build.config import subset
 from pipeline.build.stage import Log
 from pipeline.mnn.runner import Engine
-from pipeline.stages import checkpoint, config, embedding, graph, link, tokenizer, weights
+from pipeline.stages import checkpoint, embedding, link, tokenizer, weights
+from pipeline.stages import config as config_stage
+from pipeline.stages import graph as graph_stage
 from pipeline.verify import huggingface
 from pipeline.verify.metrics import Logits
 from pipeline.verify.product import EXACT, assemble
 
-STAGES: tuple[ModuleType, ...] = (checkpoint, graph, weights, embedding, link, tokenizer, config)
+STAGES: tuple[ModuleType, ...] = (checkpoint, graph_stage, weights, embedding, link, tokenizer, config_stage)
 SHIPPED = ("weights", "embedding", "link", "config", "tokenizer")
 PREFILL = 40  # longer than the shrunk sliding window, so that some keys are out of sight
 DECODE = 8
