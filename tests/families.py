@@ -80,6 +80,13 @@ FAMILIES: dict[str, Row] = {
         "query_pre_attn_scalar": 48,
         "attn_logit_softcapping": None,
     },
+    "gemma2_softcap": {
+        "type": "gemma2",
+        "head_dim": 32,
+        "sliding_window": 16,
+        "query_pre_attn_scalar": 48,
+        "attn_logit_softcapping": 5.0,
+    },
     "gemma3": {
         "type": "gemma3_text",
         "head_dim": 32,
