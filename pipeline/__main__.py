@@ -16,6 +16,7 @@ VERBS = {
     "bench": "measure prefill and decode speed",
     "serve": "an OpenAI-compatible server",
     "inspect": "what is inside a product",
+    "tokens": "a text's tokens, the engine's and Hugging Face's",
     "config": "show or change a product's run-time keys",
 }
 _INTERRUPTED = 130

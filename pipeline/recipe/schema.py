@@ -126,6 +126,7 @@ class Target:
     mnnconvert: str = ""
     tokenizer_format: str = "mtok"
     plain_template: bool = False
+    accept_tokenizer_limits: bool = False
     tie_embeddings: str = "dict"
     scale_bits: int | None = None
     bits: list[int] = field(default_factory=lambda: [2, 3, 4, 5, 6, 7, 8, 16])
