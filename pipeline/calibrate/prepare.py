@@ -16,8 +16,8 @@ from pipeline.verify.huggingface import load_config, load_tokenizer
 from pipeline.verify.text import text_digest
 from pipeline.weights.layout import Layout, load_layout
 
-THREADS = 2
-"""The same everywhere: torch's sums depend on how many threads share them."""
+THREADS = 1
+"""The same everywhere, for torch's sums depend on how many threads share them; other cores run other stages."""
 
 
 @dataclass(frozen=True)

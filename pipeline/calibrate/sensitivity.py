@@ -26,8 +26,8 @@ from pipeline.weights.search import search
 F32 = NDArray[np.float32]
 SEQUENCES = 6
 """Of the calibration text: the gradients' sampling error is far below the differences between candidates."""
-BLOCKS = (32, 64, 96, 128, 192, 256)
-ROWS = 256
+BLOCKS = (32, 64, 128, 192, 256)
+ROWS = 96
 """Rows looked at, evenly spread; their weighted error is scaled up."""
 
 
