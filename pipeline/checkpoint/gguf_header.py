@@ -101,6 +101,8 @@ class _Cursor:
 
     def _array(self) -> list[Any]:
         kind, count = self.take("I"), self.take("Q")
+        if kind == STRING:
+            return self._strings(count)
         if kind not in SCALARS:
             self._need(count)  # every entry has at least one byte: a wild count ends here, not in memory
             return [self.value(kind) for _ in range(count)]
@@ -109,6 +111,21 @@ class _Cursor:
         values = np.frombuffer(self._data, dtype, count, self.position)
         self.position += count * dtype.itemsize
         return list(values.tolist())
+
+    def _strings(self, count: int) -> list[str]:
+        """`count` strings; a loop of its own, since vocabularies have hundreds of thousands."""
+        self._need(8 * count)  # a wild count ends here, not in memory
+        strings = []
+        for _ in range(count):
+            if self.position + 8 > len(self._data):
+                self._need(8)
+            begin = self.position + 8
+            end = begin + int.from_bytes(self._data[self.position : begin], "little")
+            if end > len(self._data):
+                self._need(end - self.position)
+            strings.append(self._data[begin:end].decode("utf-8", "surrogateescape"))
+            self.position = end
+        return strings
 
     def _need(self, size: int) -> None:
         end = self.position + size

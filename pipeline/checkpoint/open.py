@@ -10,9 +10,10 @@ from pipeline.checkpoint.files import read_json
 from pipeline.checkpoint.gguf import open_gguf
 from pipeline.checkpoint.gptq import overlay_gptq
 from pipeline.checkpoint.lora import merge_adapters
+from pipeline.checkpoint.pickled import read_pickled
 from pipeline.checkpoint.quantised import dequantised, quantisation_config
 from pipeline.checkpoint.safetensors import read_shards
-from pipeline.checkpoint.tensor import Checkpoint
+from pipeline.checkpoint.tensor import Checkpoint, FileTensor
 from pipeline.errors import StageFailed
 
 INDEX = "model.safetensors.index.json"
@@ -52,10 +53,18 @@ def _open_folder(folder: Path) -> Checkpoint:
         return open_gguf(gguf)
     shards = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors")
     if not shards:
-        raise StageFailed(f"no weights in {folder.name}", "check model.path or model.repo")
+        return dequantised(_pickled(folder), _quantisation(folder))
     index = folder / INDEX
     weight_map = read_json(index)["weight_map"] if index.is_file() and len(shards) > 1 else None
     return dequantised(read_shards(shards, weight_map), _quantisation(folder))
+
+
+def _pickled(folder: Path) -> Mapping[str, FileTensor]:
+    """Pickles are among a source's files only where model.allow_pickle let them in; they are read, never run."""
+    paths = [path for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")]
+    if not paths:
+        raise StageFailed(f"no weights in {folder.name}", "check model.path or model.repo")
+    return read_pickled(paths)
 
 
 def _quantisation(folder: Path) -> Mapping[str, Any] | None:

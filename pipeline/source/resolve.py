@@ -34,14 +34,16 @@ def resolve(model: Mapping[str, Any], cache_dir: Path, log: Log) -> SourceListin
 def resolve_adapter(adapter: Mapping[str, Any], cache_dir: Path, log: Log) -> SourceListing:
     """Files of the adapters in `adapter.path`: several folders are written with `+` between them, and apply in order.
 
-    Names are "0/adapter_config.json", "0/adapter_model.safetensors", "1/…". Raises UserError when one is missing.
+    Names are those of the folder for one adapter, and "0/adapter_config.json", "1/…" for several. Raises UserError when
+    a folder or a file of it is missing.
     """
     memo = DigestMemo(cache_dir)
     files = {}
     try:
-        for number, folder in enumerate(str(adapter.get("path") or "").split("+")):
-            for name, file in _adapter_files(Path(folder).expanduser(), memo).items():
-                files[f"{number}/{name}"] = file
+        folders = _adapter_folders(str(adapter.get("path") or ""))
+        for number, folder in enumerate(folders):
+            for name, file in _adapter_files(folder, memo).items():
+                files[f"{number}/{name}" if len(folders) > 1 else name] = file
     finally:
         memo.save()
     return SourceListing(files, "", "adapter")
@@ -76,6 +78,13 @@ def _with_gptq(listing: SourceListing, path: str, memo: DigestMemo) -> SourceLis
     extra = from_path(path, memo)
     files = {**listing.files, **{f"{GPTQ_FOLDER}/{name}": file for name, file in extra.files.items()}}
     return SourceListing(files, listing.revision, listing.kind)
+
+
+def _adapter_folders(path: str) -> list[Path]:
+    if not path:
+        raise UserError("adapter.path is not set, so there is no adapter to apply", "add adapter.path=DIR")
+    whole = Path(path).expanduser()  # a folder may have a plus in its name
+    return [whole] if whole.is_dir() else [Path(part).expanduser() for part in path.split("+")]
 
 
 def _adapter_files(folder: Path, memo: DigestMemo) -> Mapping[str, Any]:

@@ -12,14 +12,16 @@ from pipeline.build.stage import Input, Log, Stage
 
 if TYPE_CHECKING:
     from pipeline.checkpoint.lora import MergedCheckpoint
+    from pipeline.checkpoint.tensor import LazyTensor
 
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json", "quantize_config.json")
+QUANTISATION = ("quantization_config", "compression_config")
 
 STAGE = Stage(
     name="checkpoint",
     module="pipeline.stages.checkpoint",
     inputs=(Input("source"), Input("adapter")),
-    config=("adapter.mode", "adapter.weight"),
+    config=("adapter.mode", "adapter.weight", "model.allow_pickle"),
     tools=("gguf", "ml_dtypes", "numpy"),
     in_process=True,
 )
@@ -39,16 +41,31 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         _copy_small_files(source, out)
     if isinstance(checkpoint, MergedCheckpoint):
         _after_merge(checkpoint, out, log)
-    table = {name: {"shape": list(tensor.shape), "dtype": tensor.dtype} for name, tensor in checkpoint.items()}
+    table = {name: _facts(tensor) for name, tensor in checkpoint.items()}
     _write_json(out / "tensors.json", {"tensors": table})
     count = write_small(checkpoint, out / "small.safetensors")
     log.note(f"{len(table)} tensors, {count} of them small")
 
 
+def _facts(tensor: LazyTensor) -> dict[str, Any]:
+    """A tensor's entry in tensors.json; `lattice` where its codes can go over to the engine as they are."""
+    from pipeline.checkpoint.tensor import QuantisedTensor
+
+    facts: dict[str, Any] = {"shape": list(tensor.shape), "dtype": tensor.dtype}
+    if isinstance(tensor, QuantisedTensor):
+        facts["lattice"] = {"bits": tensor.bits, "block": tensor.block, "symmetric": tensor.symmetric}
+    return facts
+
+
 def _copy_small_files(source: Path, out: Path) -> None:
+    """All but weights; config.json no longer says how the source was quantised, for its tensors are read plain."""
     for path in sorted(source.iterdir()):
         if path.is_file() and not path.name.endswith(WEIGHTS):
             shutil.copyfile(path, out / path.name)
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    plain = {key: value for key, value in config.items() if key not in QUANTISATION}
+    if plain != config:
+        _write_json(out / "config.json", plain)
 
 
 def _from_gguf(path: Path, shapes: Mapping[str, tuple[int, ...]], out: Path) -> None:

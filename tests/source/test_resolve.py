@@ -75,6 +75,14 @@ def test_adapters_keep_their_order(tmp_path: Path, log: KeptLog) -> None:
     assert "0/README.md" not in listing.files
 
 
+def test_one_adapter_keeps_its_names(tmp_path: Path, log: KeptLog) -> None:
+    folder = adapter(tmp_path / "a+b")
+    listing = resolve_adapter({"path": str(folder)}, tmp_path / "cache", log)
+    assert sorted(listing.files) == ["adapter_config.json", "adapter_model.safetensors"]
+    with pytest.raises(UserError, match=r"adapter\.path is not set"):
+        resolve_adapter({"path": ""}, tmp_path / "cache", log)
+
+
 def test_adapter_mistakes(tmp_path: Path, log: KeptLog) -> None:
     adapter(tmp_path / "pickled", "adapter_model.bin")
     (tmp_path / "empty").mkdir()

@@ -12,7 +12,9 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from pipeline.stages.checkpoint import STAGE, run
+from tests.checkpoint.adapters import adapted, base_model, save
 from tests.checkpoint.conftest import KeptLog, smollm2  # noqa: F401
+from tests.checkpoint.quantised_files import gptq_tensors, random_linear, write_folder
 
 
 @pytest.fixture
@@ -69,6 +71,40 @@ def test_gguf(smollm2: Path, tmp_path: Path) -> None:  # noqa: F811
     with safe_open(str(out / "small.safetensors"), "np") as file:
         assert len(list(file.keys())) == 61
         assert np.isfinite(file.get_tensor("model.norm.weight")).all()
+
+
+def test_lattices_are_told(smollm2: Path, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / smollm2.name).symlink_to(smollm2)
+    table = json.loads((out_of(tmp_path / "source", tmp_path) / "tensors.json").read_text())["tensors"]
+    assert table["model.layers.0.mlp.up_proj.weight"]["lattice"] == {"bits": 4, "block": 32, "symmetric": False}
+    assert table["model.embed_tokens.weight"]["lattice"] == {"bits": 8, "block": 32, "symmetric": True}
+    assert "lattice" not in table["model.norm.weight"]
+
+
+def test_quantised_source_becomes_a_plain_folder(tmp_path: Path) -> None:
+    linear = random_linear(64, 64, 4, 32)
+    config = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    source = write_folder(tmp_path / "source", gptq_tensors("model.layers.0.self_attn.q_proj", linear, 4), config)
+    (source / "quantize_config.json").write_text("{}")
+    out = out_of(source, tmp_path)
+    assert json.loads((out / "config.json").read_text()) == {"model_type": "llama"}
+    assert not (out / "quantize_config.json").exists()
+    assert json.loads((out / "tensors.json").read_text())["tensors"] == {
+        "model.layers.0.self_attn.q_proj.weight": {
+            "shape": [64, 64], "dtype": "GPTQ4", "lattice": {"bits": 4, "block": 32, "symmetric": False}}}  # fmt: skip
+
+
+def test_adapter_that_unties(tmp_path: Path) -> None:
+    tied = {"tie_word_embeddings": True}
+    adapter = adapted(base_model(**tied), target_modules=["q_proj", "lm_head"])
+    base, folder = save(base_model(**tied), adapter, tmp_path)
+    out, log = tmp_path / "out", KeptLog()
+    out.mkdir()
+    run({"adapter": {"mode": "merge", "weight": 1.0}}, {"source": base, "adapter": folder}, out, log)
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
+    assert "lm_head.weight" in json.loads((out / "tensors.json").read_text())["tensors"]
+    assert any("no longer tied" in note for note in log.notes)
 
 
 def test_same_bytes_every_time(source: Path, tmp_path: Path) -> None:
