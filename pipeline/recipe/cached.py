@@ -20,11 +20,12 @@ from typing import Any
 
 from pipeline.recipe import paths
 from pipeline.recipe.compose import Composed, compose
-from pipeline.recipe.conf import conf_dirs, yaml_files
+from pipeline.recipe.conf import conf_dirs, stamp, yaml_files
 
 KEPT = 64
 _RESOLVER = re.compile(r"\$\{[^}]*:")
-_CODE = (Path(__file__).parent, Path(__file__).parents[1] / "runtime")
+_HERE = Path(__file__).parent
+_CODE = (_HERE, _HERE.parent / "runtime", _HERE.parent / "weights")
 
 
 def compose_cached(overrides: Sequence[str], cache_dir: Path, cwd: Path | None = None) -> list[Composed]:
@@ -47,15 +48,10 @@ def compose_cached(overrides: Sequence[str], cache_dir: Path, cwd: Path | None =
 
 def _key(overrides: Sequence[str], folders: Sequence[Path], cwd: Path) -> str:
     hydra = find_spec("hydra")  # its location and age stand for its version, which would take 80 ms to look up
-    code = [hydra.origin] if hydra and hydra.origin else []
-    stamp = [list(overrides), str(cwd), [str(folder) for folder in folders], _stats(folders, code)]
-    return hashlib.sha256(f"composed-recipes:{json.dumps(stamp)}".encode()).hexdigest()
-
-
-def _stats(folders: Sequence[Path], more: Sequence[str]) -> list[tuple[str, int, int]]:
-    ours = (file for folder in _CODE for file in sorted(folder.glob("*.py")))
-    files = [*map(str, yaml_files(folders)), *map(str, ours), *more]
-    return [(file, stat.st_size, stat.st_mtime_ns) for file in files for stat in [os.stat(file)]]
+    code = [Path(hydra.origin)] if hydra and hydra.origin else []
+    code += [file for folder in _CODE for file in sorted(folder.glob("*.py"))]
+    state = [list(overrides), str(cwd), [str(folder) for folder in folders], stamp([*yaml_files(folders), *code])]
+    return hashlib.sha256(f"composed-recipes:{json.dumps(state)}".encode()).hexdigest()
 
 
 def _texts(folders: Sequence[Path]) -> Iterator[str]:

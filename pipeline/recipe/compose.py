@@ -7,6 +7,8 @@ two equal.
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.recipe import naming, paths, typed, validate
-from pipeline.recipe.conf import GROUPS, SHIPPED, conf_dirs, options, unknown_option
+from pipeline.recipe.conf import GROUPS, SHIPPED, Stamp, conf_dirs, options, stamp, unknown_option, yaml_files
 from pipeline.recipe.overrides import is_text, prepare, quote, split
 from pipeline.recipe.schema import Recipe
 
@@ -54,17 +56,23 @@ def compose(overrides: Sequence[str], folders: Sequence[Path] | None = None, cwd
     """
     prepared = prepare(overrides)
     start = cwd or Path.cwd()
-    loader = _Loader(list(folders) if folders is not None else conf_dirs(cwd=start))
-    baselines: dict[tuple[str, ...], Recipe] = {}
-    composed = [_finish(loader, job, start, baselines) for job in loader.expand(prepared)]
+    places = tuple(folders) if folders is not None else tuple(conf_dirs(cwd=start))
+    loader = _loader(places, stamp(yaml_files(places)))
+    composed = [_finish(loader, job, start) for job in loader.expand(prepared)]
     naming.refuse_collisions([(one.name, one.overrides) for one in composed])
     return composed
 
 
-def _finish(loader: _Loader, job: list[str], cwd: Path, baselines: dict[tuple[str, ...], Recipe]) -> Composed:
+@functools.lru_cache(maxsize=4)
+def _loader(folders: tuple[Path, ...], state: Stamp) -> _Loader:
+    """One loader as long as no YAML below `folders` changes (`state` is their stamp)."""
+    return _Loader(list(folders))
+
+
+def _finish(loader: _Loader, job: list[str], cwd: Path) -> Composed:
     raw, choices = loader.compose(job)
     recipe = _checked(raw, choices)
-    recipe.name = recipe.name or naming.product_name(recipe, _difference(loader, job, recipe, baselines))
+    recipe.name = recipe.name or naming.product_name(recipe, _difference(loader, job, recipe))
     naming.refuse_bad_name(recipe.name)
     explicit = {split(text)[0] for text in job}
     if recipe.model.path and "model.hub" not in explicit:
@@ -84,16 +92,14 @@ def _checked(raw: dict[str, Any], choices: dict[str, str]) -> Recipe:
     return recipe
 
 
-def _difference(
-    loader: _Loader, job: list[str], recipe: Recipe, baselines: dict[tuple[str, ...], Recipe]
-) -> dict[str, Any]:
+def _difference(loader: _Loader, job: list[str], recipe: Recipe) -> dict[str, Any]:
     """What the job's overrides changed, beyond what the name already says; {} without composing if they cannot have."""
     if all(naming.said_elsewhere(split(text)[0]) for text in job):
         return {}
     named = tuple(text for text in job if split(text)[0] in ("model", "quant"))
-    if named not in baselines:
-        baselines[named] = _checked(*loader.compose(list(named)))
-    return naming.difference(typed.plain(recipe), typed.plain(baselines[named]))
+    if named not in loader.baselines:
+        loader.baselines[named] = typed.plain(_checked(*loader.compose(list(named))))
+    return naming.difference(typed.plain(recipe), loader.baselines[named])
 
 
 class _Loader:
@@ -109,6 +115,7 @@ class _Loader:
         self.loader = ConfigLoaderImpl(self.search_path)
         self.repository: Any = None
         self.options: dict[str, list[str]] = {}
+        self.baselines: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def expand(self, overrides: list[str]) -> list[list[str]]:
         """One list of overrides for each recipe of the sweep; of a repeated key the last counts."""
@@ -149,7 +156,9 @@ class _Loader:
             prepend_hydra=False,
             skip_missing=False,
         )
-        config = self.loader._compose_config_from_defaults_list(defaults=chosen.defaults, repo=self.repository)
+        config = copy.deepcopy(  # it shares nodes with the repository: overrides would stay for the recipes to come
+            self.loader._compose_config_from_defaults_list(defaults=chosen.defaults, repo=self.repository)
+        )
         OmegaConf.set_struct(config, True)
         ConfigLoaderImpl._apply_overrides_to_config(chosen.config_overrides, config)
         return _container(config), _choices(chosen.overrides.known_choices)

@@ -7,7 +7,7 @@ replace a shipped one by the same name.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,5 +80,13 @@ def read_yaml(file: Path) -> Any:
 
 
 def yaml_files(folders: Sequence[Path]) -> list[Path]:
-    """Every YAML file below the folders, sorted, for stamps."""
+    """Every YAML file below the folders, sorted."""
     return sorted(file for folder in folders for file in folder.rglob("*.yaml"))
+
+
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+def stamp(files: Iterable[Path]) -> Stamp:
+    """(path, bytes, modification time in ns) of each file: equal as long as none of them changed."""
+    return tuple((str(file), found.st_size, found.st_mtime_ns) for file in files for found in [os.stat(file)])

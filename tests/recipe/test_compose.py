@@ -114,6 +114,14 @@ def test_glob_sweeps_over_the_options_of_a_group() -> None:
     assert len(found) >= 4
 
 
+def test_nothing_of_a_request_stays_for_the_next() -> None:
+    before = one().config
+    strange = ["name=x", "graph.allow_approximate=true", "cache.keep=1GB", "quant.block=32", "model.notes=n",
+               "target.runtime.reuse_kv=true", "verify.thresholds.4.max_kld=0.5", "embedding=separate"]  # fmt: skip
+    assert one(*strange).config != before
+    assert one().config == before
+
+
 def test_of_a_repeated_key_the_last_counts() -> None:
     assert one("quant.block=32", "quant.block=128").recipe.quant.block == 128
 
