@@ -18,8 +18,8 @@ def rewrite_table(operator: Json, scope: Scope) -> list[Json]:
     if weight["external"][1] != size:
         raise StageFailed(f"link: the table {name} has {weight['external'][1]} bytes in the weight file, not {size}")
     table = scope.new_tensor(f"{name}/table")
-    # A third number keeps the converter's hands off: it "loads" constants with exactly two from a file that is not there,
-    # and leaves zeros. The engine reads the first two.
+    # A third number keeps the converter away: it "loads" constants with exactly two from a file that is not there
+    # and leaves zeros. The engine itself reads the first two.
     blob = {"dims": shape, "dataFormat": "NCHW", "dataType": "DT_FLOAT", "external": [*weight["external"], 0]}
     axis = scope.new_tensor(f"{name}/axis")
     zero = {"dims": [], "dataFormat": "NCHW", "dataType": "DT_INT32", "int32s": [0]}
