@@ -18,7 +18,7 @@ from pipeline.weights.layout import Linear
 from pipeline.weights.parts import part_names, read_rows
 from pipeline.weights.plain import Loops
 from pipeline.weights.precision import FP16, Precision
-from pipeline.weights.quantiser import CHUNK, blocks_of, encode
+from pipeline.weights.quantiser import CHUNK, blocks_of, encode, stored
 
 F32 = NDArray[np.float32]
 
@@ -104,9 +104,10 @@ def lattice_rows(
     scale, zero = (np.ascontiguousarray(values, np.float32).reshape(-1) for values in lattice.read_scales(start, stop))
     sums = np.zeros(2)
     values = widen(rows.reshape(-1)).reshape(codes.shape)
-    loops.measure(values, scale, zero, np.float32(precision.half), codes, sums)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below, with the tensor's name
+        scale, zero = stored(scale, precision), stored(zero, precision)
         alpha = packing.alpha(scale, zero, precision)
+        loops.measure(values, scale, zero, np.float32(precision.half), codes, sums)
     packed = Packed(packing.pack(codes, precision.bits), alpha, float(sums[0]), float(sums[1]))
     _check(packed, tensor)
     return packed

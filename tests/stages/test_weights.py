@@ -126,4 +126,6 @@ def test_source_keeps_the_codes_of_the_file(
         entry = written["linears"][PREFIX + name]
         assert (entry["bits"], entry["block"], entry["symmetric"], entry["algorithm"]) == (4, 32, False, "source")
         miss = dequantised(blob, entry) - truth[tensor]
-        assert np.linalg.norm(miss) < 2e-4 * np.linalg.norm(truth[tensor])
+        relative = np.linalg.norm(miss) / np.linalg.norm(truth[tensor])
+        assert relative < 2e-4
+        assert (entry["squared_error"] / entry["squared_norm"]) ** 0.5 == pytest.approx(relative, rel=1e-2)
