@@ -33,7 +33,8 @@ def folder(model: Qwen3ForCausalLM, tmp_path_factory: pytest.TempPathFactory) ->
 
 def _ids(folder: Path, model: Qwen3ForCausalLM) -> tuple[list[int], str]:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    text = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
+    messages = [{"role": "user", "content": "Hi"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
     new = model.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False)[0, len(prompt) :].tolist()
     return new, tokenizer.decode(new, skip_special_tokens=True)

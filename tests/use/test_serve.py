@@ -123,8 +123,9 @@ def test_a_completion_and_a_stop_string(client: openai.OpenAI, product: Path) ->
 
 
 def test_a_seed_repeats(client: openai.OpenAI) -> None:
+    create = client.completions.create
     texts = [
-        client.completions.create(model="tiny", prompt="Hello", max_tokens=12, temperature=2.0, seed=seed).choices[0].text
+        create(model="tiny", prompt="Hello", max_tokens=12, temperature=2.0, seed=seed).choices[0].text
         for seed in (5, 5, 6, 7)
     ]
     assert texts[0] == texts[1]
