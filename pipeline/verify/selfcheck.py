@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from pipeline.build.config import subset
 from pipeline.build.stage import Log
 from pipeline.mnn.runner import Engine
+from pipeline.recipe.schema import Recipe
 from pipeline.stages import checkpoint, embedding, link, tokenizer, weights
 from pipeline.stages import config as config_stage
 from pipeline.stages import graph as graph_stage
@@ -39,17 +41,11 @@ class _Silent(Log):
 def fp16_recipe(
     model: Mapping[str, Any], target: Mapping[str, Any], graph_options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The recipe of the small model: the user's target and graph, everything else such that nothing is lost."""
-    quant = {"name": "fp16", "algorithm": "rtn", "bits": 16, "block": 0, "lm_bits": None, "lm_block": None}
-    quant |= {"symmetric": False, "scale_bits": 16, "rules": [], "target_bytes": None, "target_bpw": None}
-    return {
-        "model": {**model, "gptq_path": "", "context_length": 0, "allow_pickle": False},
-        "quant": {**quant, "max_kld": None, "calibration": {}},
-        "adapter": {"mode": "none", "path": "", "weight": 1.0},
-        "embedding": {"mode": "auto", "bits": 16},
-        "target": target,
-        "graph": graph_options,
-    }
+    """The recipe of the small model: the user's target and graph, fp16 so that nothing is lost."""
+    recipe = asdict(Recipe())
+    recipe["model"] |= {"trust_remote_code": bool(model["trust_remote_code"])}
+    recipe["quant"] |= {"name": "fp16", "bits": 16, "block": 0}
+    return {**recipe, "target": target, "graph": graph_options}
 
 
 def build(source: Path, work: Path, recipe: Mapping[str, Any]) -> Path:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.recipe.schema import Target
 from pipeline.verify.random_model import random_model, write_folder
 from tests.tiny_models import tiny_config
 
 VOCABULARY = 256  # every id is a byte, so that any answer can be decoded
 QUESTION = "Why?"
-TARGET: dict[str, Any] = {
-    "name": "x86",
-    "engine": "3.6.1",
-    "mnnconvert": "",
-    "tie_embeddings": "dict",
-    "tokenizer_format": "mtok",
-    "scale_bits": None,
-    "symmetric_only": False,
-    "graph": {"fuse_c4": True},
-    "runtime": {"thread_num": 1, "memory": "low", "precision": "low", "dynamic_option": 2},
-}
+RUNTIME = {"thread_num": 1, "memory": "low", "precision": "low", "dynamic_option": 2}
+TARGET: dict[str, Any] = asdict(Target(name="x86", runtime=dict(RUNTIME)))
 MODEL: dict[str, Any] = {"trust_remote_code": False, "allow_pickle": False, "gptq_path": ""}
 
 
