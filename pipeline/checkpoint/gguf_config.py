@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.checkpoint.gguf_names import Architecture, architecture
+from pipeline.checkpoint.gguf_rope import F32, with_table
 from pipeline.errors import StageFailed
 
 REQUIRED = {
@@ -55,8 +56,10 @@ def shortest(value: Any) -> Any:
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
-def config_from_gguf(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """config.json as a dict. `shapes`: the model's tensors under their Hugging Face names.
+def config_from_gguf(
+    values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], tables: Mapping[str, F32] | None = None
+) -> dict[str, Any]:
+    """config.json as a dict. `shapes`: the model's tensors under their Hugging Face names. `tables`: its RoPE tables.
 
     Raises StageFailed when the file leaves something out that no default may stand for.
     """
@@ -68,7 +71,7 @@ def config_from_gguf(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, 
     config["vocab_size"] = shapes["model.embed_tokens.weight"][0]
     config["tie_word_embeddings"] = "lm_head.weight" not in shapes
     config |= _head_dim(metadata, config) | _norm(metadata, table) | _feed_forward(metadata) | _biases(shapes, table)
-    config["rope_parameters"] = _rope(metadata)
+    config["rope_parameters"] = with_table(_rope(metadata), tables or {}, config["head_dim"])
     config |= FAMILIES.get(table.model_type, lambda _metadata, _config: {})(metadata, config)
     return config | _token_ids(values)
 

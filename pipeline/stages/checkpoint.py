@@ -71,10 +71,11 @@ def _copy_small_files(source: Path, out: Path) -> None:
 def _from_gguf(path: Path, shapes: Mapping[str, tuple[int, ...]], out: Path) -> None:
     from pipeline.checkpoint.gguf_config import config_from_gguf, generation_config_from_gguf
     from pipeline.checkpoint.gguf_header import read_header
+    from pipeline.checkpoint.gguf_rope import rope_tables
     from pipeline.checkpoint.gguf_tokenizer import tokenizer_config_from_gguf, tokenizer_from_gguf
 
     metadata = read_header(path).metadata
-    _write_json(out / "config.json", config_from_gguf(metadata, shapes))
+    _write_json(out / "config.json", config_from_gguf(metadata, shapes, rope_tables(path)))
     _write_json(out / "generation_config.json", generation_config_from_gguf(metadata))
     _write_json(out / "tokenizer.json", tokenizer_from_gguf(metadata))
     _write_json(out / "tokenizer_config.json", tokenizer_config_from_gguf(metadata))
