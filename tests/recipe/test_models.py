@@ -12,9 +12,12 @@ import pytest
 from transformers import CONFIG_MAPPING
 
 from pipeline.errors import UserError
+from pipeline.recipe import typed
 from pipeline.recipe.compose import compose
 from pipeline.recipe.conf import SHIPPED, option_files, read_yaml
 from pipeline.recipe.models import model_rows
+from pipeline.recipe.schema import Model, Recipe
+from pipeline.recipe.validate import validate
 
 FILES = option_files("model", [SHIPPED])
 HUB = [name for name in FILES if name not in ("local", "smollm2-135m")]
@@ -26,8 +29,13 @@ def test_there_are_enough_and_the_promised_ones() -> None:
     assert len(FILES) >= 45
 
 
-def test_every_model_composes() -> None:
-    names = [name for name in FILES if name != "local"]
+@pytest.mark.parametrize("name", HUB)
+def test_every_model_makes_a_valid_recipe(name: str) -> None:
+    validate(Recipe(model=typed.build(Model, read_yaml(FILES[name]))))
+
+
+def test_models_compose_under_their_names() -> None:
+    names = ["gemma-3-1b", "gpt2", "qwen3-30b-a3b"]
     assert [one.recipe.model.name for one in compose([f"model={','.join(names)}"], [SHIPPED])] == names
 
 

@@ -108,5 +108,5 @@ def test_difference_sees_changes_additions_and_losses() -> None:
 
 
 def test_every_shipped_combination_has_a_name_of_its_own() -> None:
-    names = [composed.name for composed in compose(["model=glob(q*)", "quant=int4,int8"], [SHIPPED])]
-    assert len(names) == len(set(names)) > 20
+    names = [composed.name for composed in compose(["model=glob(qwen3*)", "quant=int4,int8"], [SHIPPED])]
+    assert len(names) == len(set(names)) > 10
