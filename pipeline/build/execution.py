@@ -59,8 +59,9 @@ class Executor:
             started = time.monotonic()
             try:
                 self._execute(node, key, sandbox, log)
-            except PipelineError:
-                self._keep_reports(node, key, sandbox)
+            except PipelineError as error:
+                for path, kept in self._keep_reports(node, key, sandbox):
+                    error.args = (str(error).replace(str(path), str(kept)),)
                 raise
             sandbox.refuse_changed_inputs()
             files = self.store.take(sandbox.out)
@@ -132,12 +133,15 @@ class Executor:
                     f"{name} was imported but is not part of the stage's action key", f"name {module} in STAGE.code"
                 )
 
-    def _keep_reports(self, node: Node, key: str, sandbox: Sandbox) -> None:
-        """What a failed stage wrote down about its failure outlives it."""
+    def _keep_reports(self, node: Node, key: str, sandbox: Sandbox) -> list[tuple[Path, Path]]:
+        """What a failed stage wrote down about its failure outlives it. Where each file was, and where it is kept."""
+        moved = []
         for path in sorted(sandbox.out.glob("*.json")):
             kept = self.store.root / "logs" / f"{node.name}-{key[:16]}.{path.name}"
             path.replace(kept)
             self.console.say(f"{node.name}: {path.name} kept as {kept}")
+            moved.append((path, kept))
+        return moved
 
 
 class Notes:
