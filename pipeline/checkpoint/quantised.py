@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.checkpoint.awq import open_awq
+from pipeline.checkpoint.bitsandbytes import open_bitsandbytes
 from pipeline.checkpoint.compressed_tensors import open_compressed
 from pipeline.checkpoint.fp8 import open_fp8
 from pipeline.checkpoint.gptq import open_gptq
@@ -17,6 +18,7 @@ METHODS: dict[str, Callable[[Mapping[str, FileTensor], Mapping[str, Any]], dict[
     "awq": open_awq,
     "compressed-tensors": open_compressed,
     "fp8": open_fp8,
+    "bitsandbytes": open_bitsandbytes,
 }
 
 

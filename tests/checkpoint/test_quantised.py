@@ -13,7 +13,7 @@ from pipeline.errors import StageFailed
 from tests.checkpoint.quantised_files import write_folder
 
 
-@pytest.mark.parametrize("method", ["bitsandbytes", "quanto", "mxfp4", "hqq", "None"])
+@pytest.mark.parametrize("method", ["quanto", "eetq", "mxfp4", "hqq", "None"])
 def test_unknown_methods_are_refused_by_name(tmp_path: Path, method: str) -> None:
     path = write_folder(tmp_path, {"x": np.ones(3, np.float32)}, {"quant_method": method})
     with pytest.raises(StageFailed, match=f"quantised with {method}") as caught:
