@@ -19,7 +19,14 @@ def main(arguments: Sequence[str]) -> int:
     """Prints what the files say, without starting the engine."""
     options = _parse(arguments)
     facts = describe(open_product(options.product))
-    print(json.dumps(facts, indent=1, ensure_ascii=False) if options.json else _page(facts))
+    if options.json:
+        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        return 0
+    print(_page(facts))
+    if (Path(facts["folder"]) / "tokenizer.json").is_file():
+        from pipeline.tokenizer import inspect as tokenizer
+
+        print("", *tokenizer.describe(Path(facts["folder"])), sep="\n")
     return 0
 
 
@@ -29,18 +36,34 @@ def describe(product: Product) -> dict[str, Any]:
     weight = product.file("llm_weight", "llm.mnn.weight")
     facts: dict[str, Any] = {
         "folder": str(product.folder),
-        "files": {path.name: path.stat().st_size for path in sorted(product.folder.iterdir()) if path.is_file()},
+        "files": _files(product.folder),
         "vocabulary": product.vocab_size,
         "hidden_size": product.config["hidden_size"],
         "embedding": _embedding(product),
         "weights": {"bytes": weight.stat().st_size, "bytes_referred_to": external_end(model.read_bytes())},
         "tokenizer": _tokenizer(product),
+        "verification": _verification(product),
         "runtime": {key: value for key, value in sorted(product.config.items()) if key != "jinja"},
     }
     graph = product.folder / f"{model.name}.json"
     if graph.is_file():
         facts |= _graph(graph)
     return facts
+
+
+def _files(folder: Path) -> dict[str, int]:
+    """Size by path relative to the product."""
+    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _verification(product: Product) -> list[str]:
+    """What the export proved, a line each; empty for a product without a manifest."""
+    told = product.manifest.get("verification")
+    if not told:
+        return []
+    checks = told.get("report", {}).get("checks", [])
+    lines = [f"{'verified' if told.get('verified') else 'NOT VERIFIED'} (mode {told.get('mode', '?')})"]
+    return lines + [f"  {'ok' if check['passed'] else 'NO':2}  {check['name']}: {check['value']}" for check in checks]
 
 
 def _embedding(product: Product) -> str:
@@ -99,6 +122,7 @@ def _page(facts: dict[str, Any]) -> str:
         kinds = ", ".join(f"{kind} {count}" for kind, count in facts["operators"].items())
         lines.append(f"{facts['operator_count']} operators: {kinds}")
         lines += [f"  {count:>14,}  weights in {kind}" for kind, count in facts["parameters_by_precision"].items()]
+    lines += ["", *(facts["verification"] or ["no manifest: made by another exporter, or by hand"])]
     lines += ["", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in facts["runtime"].items())]
     return "\n".join(lines)
 

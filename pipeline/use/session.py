@@ -80,8 +80,8 @@ class Session:
 
     def _room(self, request: Request) -> int:
         """New tokens that fit behind the prompt into the positions that the model knows (if the product says them)."""
-        known = self.engine.config.get("max_position_embeddings")
-        if not isinstance(known, int) or known <= 0:
+        known = self.engine.product.positions
+        if not known:
             return request.max_new_tokens
         room = known - len(request.ids)
         if room <= 0:

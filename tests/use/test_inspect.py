@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,17 @@ def test_the_page_names_files_and_precision(product: Path, capsys: pytest.Captur
     out = capsys.readouterr().out
     assert "llm.mnn.weight" in out
     assert "weights in fp16" in out
+    assert "no manifest" in out
+
+
+def test_what_the_export_proved(product: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(shutil.copytree(product, tmp_path / "copy"))
+    checks = [{"name": "mean KL divergence", "value": 0.28, "passed": True}, {"name": "x", "value": 1, "passed": False}]
+    told = {"verification": {"verified": True, "mode": "fast", "report": {"checks": checks}}}
+    (folder / "manifest.json").write_text(json.dumps(told))
+    assert main([str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "verified (mode fast)\n  ok  mean KL divergence: 0.28\n  NO  x: 1" in out
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ A weight file 1,000 bytes short loads and talks nonsense, a token id out of rang
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ class ProductError(StageFailed):
 class Product:
     """A checked product. config: config.json with llm_config.json merged over it, as the engine does.
 
-    vocab_size: rows of the embedding. stop_ids: what ends a generation, from the tokenizer file.
+    vocab_size: rows of the embedding. stop_ids: what ends a generation, from the tokenizer file. manifest: what the
+    export wrote beside them, {} for a product of another exporter.
     """
 
     folder: Path
@@ -34,6 +35,14 @@ class Product:
     config: Json
     vocab_size: int
     stop_ids: tuple[int, ...]
+    manifest: Json = field(default_factory=dict)
+
+    @property
+    def positions(self) -> int:
+        """Positions that the model was made for, as far as the product says so; 0 = unknown."""
+        model = self.manifest.get("config", {}).get("model", {})
+        known = self.config.get("max_position_embeddings") or model.get("context_length")
+        return known if isinstance(known, int) and known > 0 else 0
 
     def file(self, key: str, default: str) -> Path:
         """The path of a file that the config names under `key`."""
@@ -53,7 +62,15 @@ def open_product(path: Path | str) -> Product:
     model = _existing(product, "llm_model", "llm.mnn")
     tokenizer = _existing(product, "tokenizer_file", "tokenizer.txt")
     check_weights(model, _existing(product, "llm_weight", "llm.mnn.weight"))
-    return Product(folder, config_file, config, _embedding_rows(product), read_stop_ids(tokenizer))
+    manifest = folder / "manifest.json"
+    return Product(
+        folder=folder,
+        config_file=config_file,
+        config=config,
+        vocab_size=_embedding_rows(product),
+        stop_ids=read_stop_ids(tokenizer),
+        manifest=_read_json(manifest) if manifest.is_file() else {},
+    )
 
 
 def check_weights(model: Path, weight: Path) -> None:

@@ -206,6 +206,21 @@ def test_a_config_file_may_be_named(copy: Path) -> None:
         assert engine.vocab_size == 300
 
 
+def test_a_model_may_be_named_without_a_config(copy: Path, model: Qwen3ForCausalLM) -> None:
+    """The engine's defaults then: int8 activations, so that logits are near the truth and no nearer."""
+    (copy / "config.json").unlink()
+    with Engine(copy / "llm.mnn", {"memory": "normal"}) as engine:
+        assert np.abs(engine.logits(IDS) - _truth(model, IDS)).max() < 2e-5
+
+
+def test_an_engine_can_be_loaded_again(product: Path) -> None:
+    engine = Engine(product)
+    for _ in range(2):
+        engine.load()
+        assert engine.logits([1]).shape == (1, 300)
+        engine.close()
+
+
 def test_a_missing_adapter_is_found_before_the_engine(product: Path) -> None:
     with pytest.raises(StageFailed, match=r"lora\.mnn is missing"):
         Engine(product, adapter="lora.mnn")

@@ -130,3 +130,20 @@ def test_what_is_no_tokenizer(tmp_path: Path, head: str) -> None:
     (tmp_path / "tokenizer.txt").write_text(head)
     with pytest.raises(ProductError, match="tokenizer"):
         read_stop_ids(tmp_path / "tokenizer.txt")
+
+
+def test_how_many_positions_a_product_knows(copy: Path) -> None:
+    assert open_product(copy).positions == 512
+    config = json.loads((copy / "llm_config.json").read_text())
+    del config["max_position_embeddings"]
+    (copy / "llm_config.json").write_text(json.dumps(config))
+    assert open_product(copy).positions == 0
+    (copy / "manifest.json").write_text(json.dumps({"config": {"model": {"context_length": 128}}}))
+    assert open_product(copy).positions == 128
+
+
+def test_a_model_without_a_config(copy: Path) -> None:
+    """MNN's "without config.json": the two names follow from the model's."""
+    (copy / "config.json").unlink()
+    opened = open_product(copy / "llm.mnn")
+    assert (opened.vocab_size, opened.file("llm_weight", "").name) == (300, "llm.mnn.weight")
