@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ RECIPE: dict[str, Any] = {
     "model": {"name": "toy", "path": ""},
     "quant": {"name": "int4", "bits": 4, "block": 64, "rules": []},
     "adapter": {"mode": "none", "path": ""},
-    "target": {"name": "x86", "runtime": {"threads": 2}},
+    "target": {"name": "x86", "runtime": {"thread_num": 2}},
     "verify": {"mode": "fast", "limit": 1 << 20},
     "cache": {"dir": ""},
 }
@@ -56,7 +55,6 @@ STAGES = (
         applies=lambda recipe: recipe["verify"]["mode"] != "off",
     ),
 )
-WORKERS = tuple(replace(stage, in_process=False) for stage in STAGES)
 
 
 class Listener:

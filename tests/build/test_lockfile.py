@@ -54,7 +54,7 @@ def test_other_products_stay_in_the_lock(project: Project) -> None:
 def test_one_change_of_a_recipe_is_a_few_lines_of_a_review(project: Project) -> None:
     locked(project)
     before = (project.root / "pipeline.lock").read_text().splitlines()
-    engine, product = built(project, target__runtime={"threads": 4})
+    engine, product = built(project, target__runtime={"thread_num": 4})
     lockfile.write(project.root / "pipeline.lock", {product.name: lockfile.entry(engine, product)})
     after = (project.root / "pipeline.lock").read_text().splitlines()
     assert len(before) == len(after)
