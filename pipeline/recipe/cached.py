@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pipeline.recipe import paths
+from pipeline.recipe import paths, validate
 from pipeline.recipe.compose import Composed, compose
 from pipeline.recipe.conf import conf_dirs, stamp, yaml_files
 
@@ -29,7 +29,7 @@ _CODE = (_HERE, _HERE.parent / "runtime", _HERE.parent / "weights")
 
 
 def compose_cached(overrides: Sequence[str], cache_dir: Path, cwd: Path | None = None) -> list[Composed]:
-    """`compose`, through `cache_dir`; paths in the recipes are checked to exist on every call.
+    """`compose`, through `cache_dir`; paths, and a local model's config.json, are checked on every call.
 
     A damaged entry is dropped and composed anew. Raises UserError as `compose` does.
     """
@@ -43,6 +43,7 @@ def compose_cached(overrides: Sequence[str], cache_dir: Path, cwd: Path | None =
             _save(entry, recipes)
     for one in recipes:
         paths.refuse_missing(one.recipe)
+        validate.validate_local(one.recipe)
     return recipes
 
 

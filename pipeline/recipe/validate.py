@@ -6,8 +6,11 @@ that is known (still before the first tensor is read).
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
@@ -204,17 +207,32 @@ def notes(recipe: Recipe) -> Iterator[str]:
 
 def validate_against_model(recipe: Recipe, config: Mapping[str, Any]) -> None:
     """Check the recipe against the model's config.json. Raises UserError: block sizes, impossible tying."""
-    text = text_config(config)
-    sizes = input_sizes(text)
-    for where, block in _blocks(recipe.quant):
-        named = {"hidden_size": sizes["hidden_size"]} if where == "quant.lm_block" and "hidden_size" in sizes else sizes
-        if not where.startswith("quant.rules"):
-            _check_divides(where, block, named)
+    quant = recipe.quant
+    sizes = input_sizes(text_config(config))
+    width = {name: size for name, size in sizes.items() if name == "hidden_size"}
+    if quant.bits < 16 and not any(rule.block is not None or rule.bits == 16 or rule.keep for rule in quant.rules):
+        _check_divides("quant.block", quant.block, sizes)  # else the weights stage knows which linears it is for
+    if quant.lm_block is not None and head_bits(quant) < 16:
+        _check_divides("quant.lm_block", quant.lm_block, width)
     if recipe.embedding.mode == "tied" and not is_tied(config):
         raise UserError(
             f"embedding=tied: model '{recipe.model.name}' has an embedding and a head of their own",
             "leave embedding out, or use embedding=separate",
         )
+
+
+def validate_local(recipe: Recipe) -> None:
+    """`validate_against_model` for a model whose folder is here already; nothing for any other source.
+
+    A folder without a readable config.json is the source stage's to refuse.
+    """
+    file = Path(recipe.model.path) / "config.json"
+    if recipe.model.hub != "local" or not file.is_file():
+        return
+    with contextlib.suppress(ValueError, OSError):
+        config = json.loads(file.read_text("utf-8"))
+        if isinstance(config, dict):
+            validate_against_model(recipe, config)
 
 
 def _check_divides(where: str, block: int, sizes: Mapping[str, int]) -> None:

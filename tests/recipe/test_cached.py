@@ -104,6 +104,20 @@ def test_a_path_that_went_away_is_an_error_although_the_recipe_is_kept(tmp_path:
         compose_cached(request, tmp_path / "cache", tmp_path)
 
 
+def test_a_local_models_sizes_are_checked_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    file = tmp_path / "model" / "config.json"
+    request = ["model=local", "model.path=model"]
+    for broken in (b"{", b"[]", b"\xff"):  # the source stage has a better word for these
+        file.write_bytes(broken)
+        compose_cached(request, tmp_path / "cache", tmp_path)
+    file.write_text('{"hidden_size": 576, "intermediate_size": 1500}')
+    with pytest.raises(UserError, match=r"quant\.block=64 does not divide the model's intermediate_size of 1500"):
+        compose_cached(request, tmp_path / "cache", tmp_path)
+    file.write_text('{"hidden_size": 576, "intermediate_size": 1536}')
+    assert len(compose_cached(request, tmp_path / "cache", tmp_path)) == 1
+
+
 def test_a_wrong_request_is_never_kept(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(UserError, match="unknown model 'nothing'"):

@@ -153,6 +153,18 @@ def test_the_heads_block_must_divide_the_hidden_size_only() -> None:
         validate.validate_against_model(recipe("quant.block=64"), config)
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["quant.block=64", "quant.rules=[{pattern: mlp, block: 32}]"],
+        ["quant.block=64", "quant.rules=[{pattern: down_proj, keep: true}]"],
+        ["quant=fp16", "quant.block=64"],
+    ],
+)
+def test_a_block_that_rules_or_fp16_take_back_is_left_to_the_weights(overrides: list[str]) -> None:
+    validate.validate_against_model(recipe(*overrides), {**SMOLLM2, "intermediate_size": 1504})
+
+
 def test_a_model_that_no_block_divides_is_sent_to_per_channel() -> None:
     with pytest.raises(UserError, match=r"use quant\.block=0"):
         validate.validate_against_model(recipe(), {"hidden_size": 100, "intermediate_size": 300})
