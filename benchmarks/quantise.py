@@ -1,0 +1,62 @@
+"""How fast weights are quantised and packed: GB/s of bfloat16 input, by bits, block, algorithm and threads.
+
+    python benchmarks/quantise.py [--threads 1 2] [--megabytes 128]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipeline.weights import kernels, plain  # noqa: E402
+from pipeline.weights.matrix import quantise_rows  # noqa: E402
+from pipeline.weights.plain import Loops  # noqa: E402
+from pipeline.weights.precision import Precision  # noqa: E402
+
+COLUMNS = 4096
+ROWS = 512
+CASES = (
+    ("rtn", 4, 64, False), ("rtn", 4, 32, False), ("rtn", 4, 128, True), ("rtn", 8, 64, False), ("rtn", 3, 64, False),
+    ("mse", 4, 64, False), ("hqq", 4, 64, False),
+)
+
+
+def speed(precision: Precision, loops: Loops, threads: int, megabytes: int) -> float:
+    """GB of bfloat16 a second, best of three; each thread quantises row blocks of 4 MB."""
+    weights = np.random.default_rng(0).standard_normal((ROWS, COLUMNS)).astype(ml_dtypes.bfloat16)
+    count = max(threads, megabytes * 1_000_000 // weights.nbytes)
+    best = float("inf")
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(3):
+            begun = time.perf_counter()
+            list(pool.map(lambda _: quantise_rows(weights, precision, "benchmark", loops), range(count)))
+            best = min(best, time.perf_counter() - begun)
+    return count * weights.nbytes / 1e9 / best
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--megabytes", type=int, default=128)
+    arguments = parser.parse_args()
+    print("| algorithm | bits | block | symmetric | loops | threads | GB/s |\n|" + " --- |" * 7)
+    for algorithm, bits, block, symmetric in CASES:
+        precision = Precision(bits, block, symmetric, algorithm=algorithm)
+        for name, loops in (("numba", kernels), ("numpy", plain)):
+            for threads in arguments.threads:
+                size = arguments.megabytes if algorithm == "rtn" else 8
+                found = speed(precision, loops, threads, size)
+                print(f"| {algorithm} | {bits} | {block} | {symmetric} | {name} | {threads} | {found:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
