@@ -279,13 +279,13 @@ class Expressions:
         return f"({self.text(node.expr1)} if {self.condition(node.test)} else {otherwise})"
 
     def _and(self, node: nodes.And) -> str:
-        if _is_boolean(node):
+        if is_boolean(node):
             return self.condition(node)
         self.scope.note("'and' and 'or' give one of their values: written as inline ifs")
         return f"({self.text(node.right)} if {self.condition(node.left)} else {self.text(node.left)})"
 
     def _or(self, node: nodes.Or) -> str:
-        if _is_boolean(node):
+        if is_boolean(node):
             return self.condition(node)
         self.scope.note("'and' and 'or' give one of their values: written as inline ifs")
         return f"({self.text(node.left)} if {self.condition(node.left)} else {self.text(node.right)})"
@@ -326,9 +326,10 @@ def _is_plain(key: str) -> bool:
     return key.isidentifier() and key.isascii() and key not in DICT_METHODS and not key.startswith("_")
 
 
-def _is_boolean(node: nodes.Node) -> bool:
+def is_boolean(node: nodes.Node) -> bool:
+    """True if the value is a truth value, whatever the variables are."""
     if isinstance(node, nodes.And | nodes.Or):
-        return _is_boolean(node.left) and _is_boolean(node.right)
+        return is_boolean(node.left) and is_boolean(node.right)
     return isinstance(node, nodes.Compare | nodes.Test | nodes.Not) or (
         isinstance(node, nodes.Const) and isinstance(node.value, bool)
     )

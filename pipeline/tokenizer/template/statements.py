@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jinja2 import nodes
 
 from pipeline.tokenizer.definition import unsupported
-from pipeline.tokenizer.template.expressions import Expressions, Scope, literal
+from pipeline.tokenizer.template.expressions import Expressions, Scope, is_boolean, literal
 
 
 class Statements:
@@ -47,6 +47,9 @@ class Statements:
             self.scope.note("an inline if without else gets one")
             item = nodes.CondExpr(item.test, item.expr1, nodes.Const(""), lineno=item.lineno)
         text = literal(item.data) if isinstance(item, nodes.TemplateData) else self.expressions.text(item)
+        if isinstance(item, nodes.Expr) and is_boolean(item):
+            self.scope.note("truth values are printed as True and False")
+            text = f"({text}|string)"
         if not self.sink:
             return f"{{{{ {text} }}}}"
         kept = text if self.expressions.is_known(item) else f"({text} if {text} is defined else '')"
