@@ -60,11 +60,12 @@ def export(checkpoint: Path, out: Path, options: Options, trust_remote_code: boo
 
 @dataclass(frozen=True)
 class Traced:
-    """A model's graph before clean-up, sizes merged. head: the output head's parameter name."""
+    """A model's graph before clean-up, sizes merged. head: the output head's parameter name. limit: of positions."""
 
     graph: Graph
     head: str
     embedding: str
+    limit: int
     notes: tuple[str, ...]
     approximations: tuple[str, ...]
 
@@ -78,7 +79,8 @@ def trace(model: Model, values: Callable[[str], torch.Tensor], options: Options)
     graph = lengths.merge(short.graph, long.graph)
     lengths.merge_experts(graph.experts, long.graph.experts)
     embedding, head = _ends(model, names)
-    return Traced(graph, head, embedding, tuple(short.notes), tuple(short.approximations))
+    limit = min(positions(model.config), short.position_limit or positions(model.config))
+    return Traced(graph, head, embedding, limit, tuple(short.notes), tuple(short.approximations))
 
 
 def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: Bindings) -> dict[str, Any]:
@@ -97,7 +99,7 @@ def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: B
         "attention_type": "mix" if graph.window else "full",
         "sliding_window": graph.window,
         "is_mrope": False,
-        "max_position_embeddings": positions(config),
+        "max_position_embeddings": traced.limit,
         "embedding": {"parts": embedding, "rows": rows, "columns": columns},
         "lm_head": head,
         "tied": next(entry["parts"] for entry in linears if entry["name"] == head) == embedding,

@@ -46,6 +46,7 @@ class RotaryTable(torch.nn.Module):
         prefix = f"{kind}_" if kind and hasattr(original, f"{kind}_inv_freq") else ""
         frequencies = getattr(original, f"{prefix}inv_freq").double().numpy()
         scale = float(getattr(original, f"{prefix}attention_scaling", 1.0))
+        _note_limit(tracer, original)
         with tracer.paused():
             sample = original(torch.zeros(1, 1, 1), torch.tensor([[1]]), *args, **kwargs)
         cosine, sine = _angles(tracer, tracer.value(position_ids), frequencies, scale, self.positions)
@@ -59,6 +60,22 @@ class RotaryTable(torch.nn.Module):
         full = pair if layout == "half" else tuple(_join(tracer, value, layout) for value in (cosine, sine))
         tracer.rotary_pairs.update(dict.fromkeys(full, pair))
         return tracer.tensor(full[0]), tracer.tensor(full[1])
+
+
+def _note_limit(tracer: Tracer, original: Any) -> None:
+    """Some RoPE types change their frequencies once a sequence is longer than a limit; tables hold those below it."""
+    kinds = getattr(original, "rope_type", "")
+    listed = set(kinds.values()) if isinstance(kinds, dict) else {kinds}
+    limit = getattr(original, "original_max_seq_len", 0)
+    if isinstance(limit, dict):
+        limit = min(limit.values())
+    changing = sorted(listed & {"dynamic", "longrope"})
+    if changing:
+        limit = getattr(original.config, "original_max_position_embeddings", None) or limit
+        parameters = getattr(original.config, "rope_parameters", None) or {}
+        limit = int(parameters.get("original_max_position_embeddings", limit))
+        tracer.position_limit = min(limit, tracer.position_limit or limit)
+        tracer.note(f"{changing[0]} RoPE as it is for sequences of up to {limit} tokens")
 
 
 def _angles(

@@ -67,6 +67,7 @@ class Tracer(Builder):
     lowerings: aten operator name ("aten::mul") → function that emits nodes. functions: torch function → rule that may
     return NotImplemented to let the function run. parameters: id of a parameter on the meta device → its name.
     values: reads the true values of a small parameter by name (KeyError if it is none of the small ones).
+    position_limit: the longest sequence that the RoPE tables are right for, if the model's config says more; or 0.
     length: the traced sequence length. slices: id of a tensor → the tensor that it is a slice of, axis, start, stop.
     rotary_pairs: a cos, sin or phasor value → cos and sin of the same angles, laid out in halves. approximations: what
     the graph leaves out of the model, with the user's consent.
@@ -83,6 +84,7 @@ class Tracer(Builder):
         super().__init__(Graph())
         self.options = options
         self.length = 0
+        self.position_limit = 0
         self.notes: list[str] = []
         self.approximations: list[str] = []
         self.rotary_pairs: dict[Value, tuple[Value, Value]] = {}
@@ -195,7 +197,7 @@ class Tracer(Builder):
             return self._compute(operator, args, kwargs)
         result = _like_operands(operator, args)
         if result is None:
-            result = operator(*tree_map(_on_meta, list(args)), **tree_map(_on_meta, dict(kwargs)))
+            result = _on_meta_device(operator, args, kwargs)
         return self._record(operator, args, kwargs, result)
 
     def _compute(self, operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -216,8 +218,6 @@ class Tracer(Builder):
         bound.update(kwargs)
         in_place = name.endswith("_") and not name.endswith("__")
         lowering = self.lowerings.get(name) or (self.lowerings.get(name.rstrip("_")) if in_place else None)
-        if name == "aten::_local_scalar_dense":
-            raise UserError("the model decides by a computed number what to do next, which no fixed graph can follow")
         if lowering is None:
             raise UserError(f"the model uses {name.replace('::', '.')}, which the exporter cannot express in ONNX")
         values = lowering(self, Call(name, bound, result))
@@ -319,6 +319,16 @@ def _like_operands(operator: torch._ops.OpOverload, args: Sequence[Any]) -> torc
     first = tensors[0].shape
     shape = first if all(item.shape == first for item in tensors) else np.broadcast_shapes(*(t.shape for t in tensors))
     return torch.empty(shape, device="meta")
+
+
+def _on_meta_device(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    if operator._schema.name == "aten::_local_scalar_dense":
+        raise UserError("the model decides by a computed number what to do next, which no fixed graph can follow")
+    try:
+        return operator(*tree_map(_on_meta, list(args)), **tree_map(_on_meta, dict(kwargs)))
+    except NotImplementedError:
+        name = operator._schema.name.replace("::", ".")
+        raise UserError(f"the size of what {name} gives depends on values, which no fixed graph can follow") from None
 
 
 def _on_meta(leaf: Any) -> Any:
