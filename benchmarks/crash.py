@@ -3,8 +3,8 @@
     python benchmarks/crash.py --kills 50 -- model=smollm2-135m quant=int4 verify=off
 
 Works in a store of its own (cache.dir) and a product of its own name. After every kill: each record is whole, each blob
-that a record names has its digest, no process is left. After every completed export: the product's bytes are those of an
-undisturbed export, and no stage that had its record before a kill was built again.
+that a record names has its digest, no process is left. After every completed export: the product's bytes are those of
+an undisturbed export, and no stage that had its record before a kill was built again.
 """
 
 from __future__ import annotations

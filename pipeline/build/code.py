@@ -1,8 +1,8 @@
 """The digest of a stage's code: what a change of would change its output, and nothing else.
 
 Over the syntax trees, without docstrings, comments and line numbers, of the stage's module, of every `pipeline` module
-that it imports (at any depth, also inside functions), and over the data files beside them. Not counted: `pipeline.build`
-and `pipeline.errors`, which carry a stage but compute none of its bytes.
+that it imports (at any depth, also inside functions), and over the data files beside them. Not counted:
+`pipeline.build` and `pipeline.errors`, which carry a stage but compute none of its bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CodeDigests:
         self._data: dict[Path, tuple[Path, ...]] = {}
 
     def closure(self, module: str, extra: Iterable[str] = ()) -> dict[str, str]:
-        """Name (a module's path or a data file's, POSIX, relative to the root) → digest, for `module` and what it imports.
+        """File (a module, or data beside it; POSIX, relative to the root) → digest, for `module` and what it imports.
 
         extra: further modules, or packages with all that is in them, that `module` imports by computed names.
         """
@@ -155,7 +155,7 @@ def _absolute(name: str, package: str) -> str:
     if not level:
         return name
     base = package.split(".")
-    return ".".join(base[: len(base) - level + 1] + [name.lstrip(".")])
+    return ".".join([*base[: len(base) - level + 1], name.lstrip(".")])
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

@@ -36,7 +36,7 @@ class DeclaredConfig(dict[str, Any]):
 
 
 def subset(recipe: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
-    """The part of `recipe` under the dotted `paths`, as nested plain dicts. Raises UndeclaredConfig for an unknown path."""
+    """The part of `recipe` under the dotted `paths`, as nested dicts. Raises UndeclaredConfig for a wrong one."""
     chosen: dict[str, Any] = {}
     for path in sorted(paths):
         *parents, leaf = path.split(".")

@@ -48,9 +48,8 @@ class Terminal:
     def finished(self, node: Node, outcome: Outcome) -> None:
         seconds = f"{outcome.seconds:6.1f} s" if outcome.how == BUILT else " " * 8
         self.end(self._title(node))
-        self.say(
-            f"  {self._title(node):<{34 if self._many else 12}} {WORDS[outcome.how]:<12} {seconds}  {size(outcome.record.bytes)}"
-        )
+        title = f"{self._title(node):<{34 if self._many else 12}}"
+        self.say(f"  {title} {WORDS[outcome.how]:<12} {seconds}  {size(outcome.record.bytes)}")
 
     def say(self, text: str) -> None:
         with self._lock:

@@ -172,7 +172,7 @@ class Engine:
         return outcome
 
     def materialise(self, edge: Edge) -> dict[str, Path]:
-        """Name → path of an input's files, each verified by its digest just now; fetched or built again if it was not."""
+        """Name → path of an input's files, each verified by its digest just now, or fetched or built again."""
         if isinstance(edge.node, SourceNode):
             paths = self._source_paths(edge.node)
             return {name: paths[name] for name in self.files(edge)}

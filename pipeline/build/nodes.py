@@ -70,7 +70,7 @@ class Graph:
 
 
 def build_graph(recipes: Sequence[Mapping[str, Any]], stages: Sequence[Stage], folder: Path) -> Graph:
-    """The graph of all `recipes`; products lie under `folder`. `stages` are in an order in which producers come first."""
+    """The graph of all `recipes`; products lie under `folder`. of `stages`, producers come first."""
     graph = Graph()
     _refuse_unknown_inputs(stages)
     for recipe in recipes:

@@ -20,7 +20,7 @@ CODE_LIMIT = 2
 
 @dataclass(frozen=True)
 class Change:
-    """One ingredient that differs. kind: config, code, tool, input or stage; before and after are what a person reads."""
+    """One ingredient that differs. kind: config, code, tool, input or stage; before and after are for a person."""
 
     kind: str
     name: str
@@ -38,7 +38,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a plan. verdict: "HIT local", "HIT remote" or "BUILD"; after: stages that must be built before it."""
+    """One stage of a plan. verdict: "HIT local", "HIT remote" or "BUILD"; after: what must be built before it."""
 
     stage: str
     label: str
@@ -77,7 +77,7 @@ class Step:
 
 
 def make_plan(engine: Engine, graph: Graph, present: Mapping[str, bool]) -> dict[str, Step]:
-    """Node id → step, producers first. present: source node id → whether the files are here (and known to the engine)."""
+    """Node id → step, producers first. present: source node id → whether the engine knows its files."""
     steps: dict[str, Step] = {}
     for node in graph.nodes.values():
         steps[node.id] = _step(engine, node, steps, present)

@@ -62,7 +62,7 @@ def shipped(engine: Engine, product: Product) -> dict[str, tuple[Edge, str, Blob
 
 
 def up_to_date(engine: Engine, product: Product) -> Published | None:
-    """The product on the disk if it is the one that these outcomes make, whole and unedited; else None (and why, said)."""
+    """The product on the disk if it is what these outcomes make, whole and unedited; else None (and why, said)."""
     try:
         manifest = json.loads((product.folder / MANIFEST).read_text(encoding="utf-8"))
         same = isinstance(manifest, dict) and manifest.get("key") == product_key(engine, product)
@@ -182,7 +182,7 @@ def copy_verified(source: Path, target: Path, blob: Blob) -> None:
 
 
 def put_in_place(scratch: Path, folder: Path) -> None:
-    """Rename `scratch` to `folder`; if that exists, exchange the two, so that there is a whole product at any moment."""
+    """Rename `scratch` to `folder`; if that exists, exchange the two: there is a whole product at any moment."""
     if not folder.exists():
         os.rename(scratch, folder)
     elif not _exchange(scratch, folder):

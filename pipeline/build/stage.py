@@ -43,9 +43,10 @@ class Stage:
 
     module: dotted name of the module that holds `run`; its syntax tree and that of the pipeline modules it imports
     enter the action key. code: further modules, or packages with all in them, that `run` imports by computed names (one
-    that is imported and was not found is an error). config: dotted recipe paths that `run` may read. tools: distributions whose versions enter
-    the key. warm: modules that the worker may import while the inputs are still being built. in_process: True only for stages without torch, native code or much memory. memory: estimate in bytes of
-    the worker's peak from the recipe, for the scheduler's budget.
+    that is imported and was not found is an error). config: dotted recipe paths that `run` may read. tools:
+    distributions whose versions enter the key. warm: modules that the worker may import while inputs are built.
+    in_process: True only for stages without torch, native code or much memory. memory: estimate in bytes of the
+    worker's peak from the recipe, for the scheduler's budget.
     """
 
     name: str

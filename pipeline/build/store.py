@@ -5,8 +5,8 @@
     tmp/ locks/ logs/      work in hand, locks, the logs of workers and the reports of refused products
 
 Files are hashed, renamed into blobs/ and only then named by a record, which is written beside, fsynced and moved into
-place. A kill at any moment leaves either no record or a whole one. Blobs are not fsynced (a gigabyte takes seconds): what
-a power cut damages is found by size and digest, because a blob is hashed again before any stage or product gets it.
+place. A kill at any moment leaves either no record or a whole one. Blobs are not fsynced (a gigabyte takes seconds):
+what a power cut damages is found by size and digest, as a blob is hashed again before any stage or product gets it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Record:
-    """What one action made. `key` is the digest of `ingredients`; `label` is for people and for choosing what to compare."""
+    """What one action made. `key` is the digest of `ingredients`; `label` is for people, and for `plan`."""
 
     key: str
     stage: str

@@ -33,7 +33,7 @@ def version(tool: str) -> str:
 
 @cache
 def _distributions(folder: str) -> dict[str, str]:
-    """Normal name → version from the names of *.dist-info: importlib.metadata reads each file, which takes 10 times longer."""
+    """Normal name → version from the names of *.dist-info: importlib.metadata reads each, ten times slower."""
     try:
         names = os.listdir(folder or ".")
     except (FileNotFoundError, NotADirectoryError):

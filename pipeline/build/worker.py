@@ -1,7 +1,7 @@
 """The child process that runs one stage: `python -m pipeline.build.worker FD PARENT`.
 
-Reads JSON lines on stdin: optionally {"warm": [modules]}, then the job. Writes JSON lines to FD: progress, notes, and at
-the end one result. stdout and stderr, native code's too, are the stage's log file.
+Reads JSON lines on stdin: optionally {"warm": [modules]}, then the job. Writes JSON lines to FD: progress, notes, and
+at the end one result. stdout and stderr, native code's too, are the stage's log file.
 """
 
 from __future__ import annotations

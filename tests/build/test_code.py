@@ -130,7 +130,8 @@ def test_the_engine_itself_does_not_count() -> None:
 
 
 def test_the_real_closure_is_stable_across_processes_hash_seeds_and_locales() -> None:
-    script = "from pipeline.build.code import CodeDigests, code_digest as d; print(d(CodeDigests().closure('pipeline.stages.weights')))"
+    call = "print(code_digest(CodeDigests().closure('pipeline.stages.weights')))"
+    script = f"from pipeline.build.code import CodeDigests, code_digest; {call}"
     runs = [
         subprocess.run(
             [sys.executable, "-c", script],

@@ -30,13 +30,13 @@ def test_a_path_that_no_recipe_has_is_a_bug_of_the_stage() -> None:
 
 
 def test_a_leaf_is_no_parent() -> None:
-    with pytest.raises(UndeclaredConfig, match="name.first"):
+    with pytest.raises(UndeclaredConfig, match=r"name.first"):
         subset(RECIPE, ["name.first"])
 
 
 @pytest.mark.parametrize("read", [lambda c: c["name"], lambda c: c.get("name"), lambda c: "name" in c])
 def test_every_way_of_reading_is_guarded(read: Any) -> None:
-    with pytest.raises(UndeclaredConfig, match="'name'"):
+    with pytest.raises(UndeclaredConfig, match=r"'name'"):
         read(strict(subset(RECIPE, ["quant.bits"]), ["quant.bits"]))
 
 
@@ -49,7 +49,7 @@ def test_inside_a_declared_path_missing_keys_are_plain() -> None:
 
 def test_the_error_names_the_whole_path() -> None:
     guarded = strict(subset(RECIPE, ["quant.bits"]), ["quant.bits"])
-    with pytest.raises(UndeclaredConfig, match="reads 'quant.block'"):
+    with pytest.raises(UndeclaredConfig, match=r"reads 'quant.block'"):
         guarded["quant"]["block"]
 
 

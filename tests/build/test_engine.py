@@ -82,7 +82,7 @@ def test_always_builds_everything_again(project: Project) -> None:
 def test_a_stage_sees_only_the_declared_config(project: Project) -> None:
     project.edit("weights", 'quant = config["quant"]', 'quant = config["quant"]; config["target"]')
     with pytest.raises(
-        StageFailed, match="toy: weights: the stage reads 'target' of the recipe but does not declare it"
+        StageFailed, match=r"toy: weights: the stage reads 'target' of the recipe but does not declare it"
     ):
         project.build()
 
@@ -92,7 +92,7 @@ def test_a_stage_sees_only_the_declared_config(project: Project) -> None:
 )
 def test_no_way_around_the_declared_config(project: Project, expression: str) -> None:
     project.edit("weights", 'quant = config["quant"]', f'quant = config["quant"]; {expression}')
-    with pytest.raises(StageFailed, match="reads 'quant.rules' of the recipe"):
+    with pytest.raises(StageFailed, match=r"reads 'quant.rules' of the recipe"):
         project.build()
 
 
@@ -114,7 +114,7 @@ def test_a_failed_stage_leaves_no_record_and_names_its_log(project: Project) -> 
 
 def test_a_killed_worker_is_a_failed_stage(project: Project) -> None:
     project.edit("graph", 'called("graph")', "import os; os.kill(os.getpid(), 9)")
-    with pytest.raises(StageFailed, match="graph: the worker was killed"):
+    with pytest.raises(StageFailed, match=r"graph: the worker was killed"):
         project.build()
 
 
@@ -126,7 +126,7 @@ def test_a_crash_of_native_code_is_a_failed_stage(project: Project) -> None:
 
 def test_an_exit_without_a_result_is_a_failed_stage(project: Project) -> None:
     project.edit("graph", 'called("graph")', "import os; os._exit(0)")
-    with pytest.raises(StageFailed, match="graph: the worker ended with exit code 0 and no result"):
+    with pytest.raises(StageFailed, match=r"graph: the worker ended with exit code 0 and no result"):
         project.build()
 
 
@@ -152,13 +152,13 @@ def test_a_stage_that_writes_to_its_input_is_found(project: Project) -> None:
         'import os; os.chmod(inputs["checkpoint"] / "config.json", 0o644); '
         '(inputs["checkpoint"] / "config.json").write_text("{}")',
     )
-    with pytest.raises(StageFailed, match="changed while the stage read it"):
+    with pytest.raises(StageFailed, match=r"changed while the stage read it"):
         project.build()
 
 
 def test_a_link_in_the_output_is_refused(project: Project) -> None:
     project.edit("graph", 'called("graph")', '(out / "passwd").symlink_to("/etc/passwd")')
-    with pytest.raises(StageFailed, match="the stage wrote passwd, which is not a regular file"):
+    with pytest.raises(StageFailed, match=r"the stage wrote passwd, which is not a regular file"):
         project.build()
 
 
@@ -181,7 +181,7 @@ def test_an_import_that_the_key_does_not_know_is_refused(project: Project) -> No
     hidden = 'import importlib; importlib.import_module("pipeline.recipe." + "schema")'
     project.edit("graph", 'called("graph")', hidden)
     with pytest.raises(
-        StageFailed, match="pipeline/recipe/.*py was imported but is not part of the stage's action key"
+        StageFailed, match=r"pipeline/recipe/.*py was imported but is not part of the stage's action key"
     ):
         project.build()
 

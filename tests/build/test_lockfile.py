@@ -81,7 +81,7 @@ def test_a_changed_recipe_is_named(project: Project, recipe: dict[str, Any], wor
 def test_changed_code_is_named(project: Project) -> None:
     entry = locked(project)
     project.edit("graph", '"graph of "', '"the graph of "')
-    with pytest.raises(UserError, match="pipeline.lock says code of graph [0-9a-f]{12}, here it is [0-9a-f]{12}"):
+    with pytest.raises(UserError, match=r"pipeline.lock says code of graph [0-9a-f]{12}, here it is [0-9a-f]{12}"):
         lockfile.refuse_difference(project.engine(), project.graph().products[0], entry)
 
 
@@ -109,7 +109,7 @@ def test_other_output_than_locked_is_a_failure(project: Project) -> None:
     node = graph.products[0].nodes["graph"]
     engine.expected[node.id] = "0" * 64
     with pytest.raises(
-        StageFailed, match="graph: its output is not the one that pipeline.lock names .* locked 000000000000"
+        StageFailed, match=r"graph: its output is not the one that pipeline.lock names .* locked 000000000000"
     ):
         project.run(engine, graph)
 
@@ -123,11 +123,11 @@ def test_paths_of_this_machine_are_not_in_the_lock(project: Project) -> None:
 @pytest.mark.parametrize("text", ["<<<<<<< HEAD", "[]", "{}", '{"format": 1}', '{"format": 1, "products": 3}'])
 def test_a_damaged_lock_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "pipeline.lock").write_text(text)
-    with pytest.raises(UserError, match="pipeline.lock is not a lock file"):
+    with pytest.raises(UserError, match=r"pipeline.lock is not a lock file"):
         lockfile.read(tmp_path / "pipeline.lock")
 
 
 def test_a_lock_of_another_format(tmp_path: Path) -> None:
     (tmp_path / "pipeline.lock").write_text(json.dumps({"format": 2, "products": {}}))
-    with pytest.raises(UserError, match="has format 2, this version writes 1"):
+    with pytest.raises(UserError, match=r"has format 2, this version writes 1"):
         lockfile.read(tmp_path / "pipeline.lock")

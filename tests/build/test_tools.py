@@ -23,5 +23,5 @@ def test_python_and_the_machine_belong_to_every_key() -> None:
 
 
 def test_a_tool_that_is_not_there() -> None:
-    with pytest.raises(UserError, match="no-such-tool is not installed.*pip install no-such-tool"):
+    with pytest.raises(UserError, match=r"no-such-tool is not installed.*pip install no-such-tool"):
         versions(["no-such-tool"])

@@ -59,7 +59,8 @@ def test_a_no_op_export_and_its_plan_import_nothing_heavy(folder: Folder) -> Non
 
 
 def test_the_real_stages_declarations_import_nothing_heavy() -> None:
-    code = f"import sys; from pipeline.stages.registry import stages; stages(); print(sorted({HEAVY!r} & set(sys.modules)))"
+    call = f"stages(); print(sorted({HEAVY!r} & set(sys.modules)))"
+    code = f"import sys; from pipeline.stages.registry import stages; {call}"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -35,9 +35,8 @@ def test_plan_and_its_json(folder: Folder) -> None:
     folder.calls  # noqa: B018
     code, out, err = folder.doit("plan", "quant.block=32")
     assert (code, err, folder.calls) == (0, "", [])
-    assert [line for line in out.splitlines() if line.split()[:2] == ["weights", "BUILD"]][0].endswith(
-        "quant.block: 64 → 32"
-    )
+    line = next(line for line in out.splitlines() if line.split()[:2] == ["weights", "BUILD"])
+    assert line.endswith("quant.block: 64 → 32")
     assert "HIT local" in out and out.startswith("toy: PUBLISH")
     code, out, _ = folder.doit("plan", "--json")
     product = json.loads(out)["products"][0]
@@ -52,7 +51,8 @@ def test_a_lock_is_written_and_held_to(folder: Folder) -> None:
     code, _, err = folder.doit("export", "--locked", "quant.block=32")
     assert (code, err) == (
         3,
-        "ERROR: toy: pipeline.lock says quant.block 64, here it is 32 → write the lock anew (doit lock …), or restore what changed\n",
+        "ERROR: toy: pipeline.lock says quant.block 64, here it is 32 → "
+        "write the lock anew (doit lock …), or restore what changed\n",
     )
     folder.calls  # noqa: B018
     folder.write_model("qwen2")

@@ -1,0 +1,109 @@
+"""How long the command line takes when there is nothing to build.
+
+    python benchmarks/latency.py [--json] [--runs 7]
+
+Builds one product and a sweep of 16 of it (verify=off; they differ in config.json only, and share all stages but that)
+in a folder of its own, then times commands. Wall seconds are the best of the runs, processor seconds the least: on a
+machine that does other things besides, the latter say more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DODO = "from tasks import *\nfrom tasks import doit_config\n\nDOIT_CONFIG = doit_config()\n"
+RECIPE = ("model=smollm2-135m", "quant=int4", "verify=off")
+SWEEP = (*RECIPE, "target.runtime.thread_num=range(1,17)")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command and the wall seconds that it may take. code: the exit code that it must have."""
+
+    name: str
+    arguments: tuple[str, ...]
+    target: float
+    code: int = 0
+
+
+CASES = (
+    Case("doit list", ("list",), 0.25),
+    Case("no-op export", ("export", *RECIPE), 0.5),
+    Case("16-product no-op sweep", ("export", *SWEEP), 0.9),
+    Case("plan of one product", ("plan", *RECIPE), 0.6),
+    Case("unknown model", ("export", "model=smollm2-135n"), 0.5, code=3),
+)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds."""
+
+    name: str
+    wall: float
+    processor: float
+    target: float
+
+
+def measure(case: Case, folder: Path, runs: int) -> Timing:
+    """The best of `runs`. Raises RuntimeError if the command does not end as it must."""
+    walls, processors = [], []
+    for _ in range(runs):
+        before, started = _processor(), time.perf_counter()
+        code, text = _doit(case.arguments, folder)
+        walls.append(time.perf_counter() - started)
+        processors.append(_processor() - before)
+        if code != case.code:
+            raise RuntimeError(f"{case.name}: exit code {code}: {text}")
+    return Timing(case.name, round(min(walls), 3), round(min(processors), 3), case.target)
+
+
+def _doit(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "doit", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def _processor() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0 if every target is met."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--runs", type=int, default=7)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="latency-") as name:
+        folder = Path(name)
+        (folder / "dodo.py").write_text(DODO)
+        for recipe in (RECIPE, SWEEP):
+            code, text = _doit(("export", *recipe), folder)
+            if code:
+                raise RuntimeError(text)
+        timings = [measure(case, folder, options.runs) for case in CASES]
+    if options.json:
+        print(json.dumps([asdict(timing) for timing in timings], indent=2))
+    else:
+        for one in timings:
+            verdict = "" if one.wall <= one.target else "  TOO SLOW"
+            seconds = f"{one.wall:6.2f} s  (processor {one.processor:5.2f} s)"
+            print(f"{one.name:<24} {seconds}  target {one.target:.2f} s{verdict}")
+    return 0 if all(one.wall <= one.target for one in timings) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
