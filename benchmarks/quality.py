@@ -2,8 +2,8 @@
 
     python benchmarks/quality.py smollm2-135m [--quants int4 int4-wmse …] [--sequences 4] [--length 512]
 
-KL divergence, top-1 agreement and perplexity are against the Hugging Face model in float32, on prose that no calibration
-sees; the products are built by `doit export` (without its gate) and run as they ship.
+KL divergence, top-1 agreement and perplexity are against the Hugging Face model in float32, on prose that no
+calibration sees; the products are built by `doit export` (without its gate) and run as they ship.
 """
 
 from __future__ import annotations
@@ -177,14 +177,15 @@ def _plot(rows: list[dict[str, Any]]) -> str:
     marks = []
     for row, size, kld in zip(rows, sizes, klds, strict=True):
         x, y = place(size, sizes, width), height - place(kld, klds, height)
-        marks.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="4"/><text x="{x + 7:.0f}" y="{y:.0f}">{row["quant"]}</text>')
+        marks.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="4"/>')
+        marks.append(f'<text x="{x + 7:.0f}" y="{y:.0f}">{row["quant"]}</text>')
     axes = (
         f'<path d="M{margin} {margin}V{height - margin}H{width - margin}" fill="none" stroke="black"/>'
         f'<text x="{width / 2:.0f}" y="{height - 15}">weights, {min(sizes):.0f} to {max(sizes):.0f} MB</text>'
         f'<text x="5" y="30">KL divergence, {10 ** min(klds):.2g} to {10 ** max(klds):.2g} nats, logarithmic</text>'
     )
-    style = 'font-family="sans-serif" font-size="12"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {style}>{axes}{"".join(marks)}</svg>\n'
+    frame = f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif"'
+    return f'<svg {frame} font-size="12">{axes}{"".join(marks)}</svg>\n'
 
 
 if __name__ == "__main__":

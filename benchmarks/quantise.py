@@ -16,10 +16,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.weights import kernels, plain  # noqa: E402
-from pipeline.weights.matrix import quantise_rows  # noqa: E402
-from pipeline.weights.plain import Loops  # noqa: E402
-from pipeline.weights.precision import Precision  # noqa: E402
+from pipeline.weights import kernels, plain
+from pipeline.weights.matrix import quantise_rows
+from pipeline.weights.plain import Loops
+from pipeline.weights.precision import Precision
 
 COLUMNS = 4096
 ROWS = 512
@@ -55,7 +55,8 @@ def main() -> None:
             for threads in arguments.threads:
                 size = arguments.megabytes if algorithm == "rtn" else 8
                 found = speed(precision, loops, threads, size)
-                print(f"| {algorithm} | {bits} | {block} | {symmetric} | {name} | {threads} | {found:.2f} |", flush=True)
+                case = f"| {algorithm} | {bits} | {block} | {symmetric} | {name} | {threads}"
+                print(f"{case} | {found:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

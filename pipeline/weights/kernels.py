@@ -60,11 +60,11 @@ def measure(blocks: F32, scale: F32, zero: F32, half: Any, codes: U8, sums: F64)
         code = codes[b]
         step = scale[b]
         origin = zero[b]
-        error = np.float64(0)
-        norm = np.float64(0)
+        error = np.float32(0)
+        norm = np.float32(0)
         for i in range(row.size):
-            miss = np.float64(row[i] - ((np.float32(code[i]) - half) * step + origin))
+            miss = row[i] - ((np.float32(code[i]) - half) * step + origin)
             error += miss * miss
-            norm += np.float64(row[i]) * np.float64(row[i])
+            norm += row[i] * row[i]
         sums[0] += error
         sums[1] += norm

@@ -12,6 +12,7 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.weights.halves import halves
 from pipeline.weights.precision import FP16, Precision
 
 U16_MAX = 0xFFFF
@@ -74,4 +75,4 @@ def _stream(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 def alpha(scale: NDArray[np.float32], zero: NDArray[np.float32], precision: Precision) -> NDArray[np.floating]:
     """The stored form of scale and zero [blocks]: [blocks] symmetric or [blocks, 2] asymmetric."""
     values = scale if precision.symmetric else np.stack((zero, scale), axis=-1)
-    return values.astype(np.float16 if precision.scale_bits == 16 else np.float32)
+    return halves(values) if precision.scale_bits == 16 else values

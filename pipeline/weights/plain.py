@@ -37,8 +37,8 @@ class Loops(Protocol):
     ) -> None:
         """Add the squared error of `codes` and the squared weights to sums [2]; not finite if a weight is not.
 
-        The order of additions depends on the CPU's vector width; in float64 that touches the fifteenth digit, so
-        whoever writes the sums down prints fewer.
+        Blocks are summed in float32 or better, and the sums of blocks in float64. The order of additions within a block
+        depends on the CPU's vector width: whoever writes the sums down prints few digits.
         """
 
 

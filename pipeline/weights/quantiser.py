@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.weights.halves import rounded
 from pipeline.weights.plain import Loops
 from pipeline.weights.precision import Precision
 
@@ -59,7 +60,7 @@ def stored(values: NDArray[Any], precision: Precision) -> F32:
     """`values` after a round trip through the storage type of scales."""
     if precision.scale_bits == 32:
         return values.astype(np.float32)
-    return values.astype(np.float16).astype(np.float32)
+    return rounded(np.ascontiguousarray(values, np.float32))
 
 
 def encode(

@@ -28,7 +28,7 @@ from pipeline.weights.precision import FP16, Precision
 
 ROW_BLOCK_BYTES = 4 << 20
 """Weights read at once by one thread, counted in bfloat16."""
-DIGITS = 6
+DIGITS = 4
 """Significant digits of the error sums: their last ones depend on the CPU's vector width."""
 
 Progress = Callable[[int], None]
