@@ -44,7 +44,7 @@ def local(folder: Path, *more: str) -> list[str]:
         ([MODEL, "quant.bit=4"], ["bit", "bits"]),
         ([MODEL, "quant.bits=four"], ["four"]),
         (["model=local", "model.path=/no/such/folder"], ["/no/such/folder"]),
-        ([MODEL, "quant.block=7"], ["7", "576"]),
+        ([MODEL, "quant.block=7"], ["quant.block=7", "multiple of 16"]),
     ],
 )
 def test_wrong_requests(bench: Workshop, overrides: list[str], parts: list[str]) -> None:
@@ -109,6 +109,13 @@ def test_damaged_models(bench: Workshop, folder: Path, damage: Damage, parts: li
     for part in parts:
         assert part in result.error
     assert bench.products() == set() if (bench.root / "artifacts").exists() else True
+
+
+def test_a_block_that_divides_no_matrix(bench: Workshop, folder: Path) -> None:
+    result = bench.export(*local(folder, "quant.block=48"))
+    assert result.code in (WRONG, FAILED), result.out + result.err
+    assert "48" in result.error
+    assert "128" in result.error
 
 
 def test_an_architecture_without_attention_interface(bench: Workshop, folder: Path) -> None:
