@@ -23,6 +23,9 @@ REQUIRED = {
 # Tokens that end a turn, by the names that their families give them; a GGUF's eos_token_id may name only one of two.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>")
 CONTROL = 3
+# Families that use LayerNorm, and their field for its epsilon; all others use RMSNorm.
+LAYER_NORM = {"starcoder2": "norm_epsilon", "stablelm": "layer_norm_eps"}
+BIASED = ("llama", "qwen3", "smollm3", "qwen3_moe", "arcee", "granite", "olmo2")
 
 
 class Metadata:
@@ -72,6 +75,8 @@ def config_from_gguf(
     config["tie_word_embeddings"] = "lm_head.weight" not in shapes
     config |= _head_dim(metadata, config) | _norm(metadata, table) | _feed_forward(metadata) | _biases(shapes, table)
     config["rope_parameters"] = with_table(_rope(metadata), tables or {}, config["head_dim"])
+    if table.model_type == "stablelm":
+        config["use_qkv_bias"] = "model.layers.0.self_attn.q_proj.bias" in shapes
     config |= FAMILIES.get(table.model_type, lambda _metadata, _config: {})(metadata, config)
     return config | _token_ids(values)
 
@@ -104,8 +109,8 @@ def _head_dim(metadata: Metadata, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _norm(metadata: Metadata, table: Architecture) -> dict[str, Any]:
-    if table.model_type == "starcoder2":
-        return {"norm_epsilon": metadata.need("attention.layer_norm_epsilon")}
+    if table.model_type in LAYER_NORM:
+        return {LAYER_NORM[table.model_type]: metadata.need("attention.layer_norm_epsilon")}
     return {"rms_norm_eps": metadata.need("attention.layer_norm_rms_epsilon")}
 
 
@@ -123,10 +128,10 @@ def _feed_forward(metadata: Metadata) -> dict[str, Any]:
 
 
 def _biases(shapes: Mapping[str, tuple[int, ...]], table: Architecture) -> dict[str, Any]:
-    if table.model_type not in ("llama", "qwen3", "smollm3", "qwen3_moe"):
+    if table.model_type not in BIASED:
         return {}
     fields = {"attention_bias": "model.layers.0.self_attn.q_proj.bias" in shapes}
-    if table.model_type in ("llama", "smollm3"):
+    if table.model_type in ("llama", "smollm3", "arcee", "granite"):
         fields["mlp_bias"] = "model.layers.0.mlp.up_proj.bias" in shapes
     return fields
 
@@ -181,10 +186,6 @@ def _gemma3(metadata: Metadata, config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _gemma(_metadata: Metadata, _config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"hidden_activation": "gelu_pytorch_tanh"}
-
-
 def _qwen3_moe(_metadata: Metadata, _config: Mapping[str, Any]) -> dict[str, Any]:
     # llama.cpp's graph always normalises this family's expert weights; the published configs say so too.
     return {"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []}
@@ -213,8 +214,31 @@ def _phi3(metadata: Metadata, config: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def _granite(metadata: Metadata, _config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "embedding_multiplier": metadata.need("embedding_scale"),
+        "residual_multiplier": metadata.need("residual_scale"),
+        "attention_multiplier": metadata.need("attention.scale"),
+        "logits_scaling": metadata.need("logit_scale"),
+    }
+
+
+def _seed_oss(_metadata: Metadata, _config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"attention_bias": True, "attention_out_bias": False}  # llama.cpp's graph of this family knows no other
+
+
+def _stablelm(metadata: Metadata, config: Mapping[str, Any]) -> dict[str, Any]:
+    rotary = metadata.need("rope.dimension_count")
+    return {
+        "rope_parameters": {**config["rope_parameters"], "partial_rotary_factor": rotary / config["head_dim"]},
+        "use_parallel_residual": bool(metadata.get("use_parallel_residual", False)),
+    }
+
+
 FAMILIES: dict[str, Any] = {
-    "gemma": _gemma,
+    "granite": _granite,
+    "seed_oss": _seed_oss,
+    "stablelm": _stablelm,
     "gemma2": _gemma2,
     "gemma3_text": _gemma3,
     "phi3": _phi3,

@@ -40,6 +40,10 @@ SHARED_EXPERT = {
     "ffn_up_shexp": "mlp.shared_expert.up_proj",
     "ffn_down_shexp": "mlp.shared_expert.down_proj",
 }
+POST_NORM = {
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
 # Tables that the loader rebuilds from the configuration; they are no parameters of the Hugging Face model.
 ROPE_TABLES = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
@@ -69,6 +73,13 @@ ARCHITECTURES: dict[str, Architecture] = {
         "phi3", "Phi3ForCausalLM", LAYER | {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
     ),
     "smollm3": Architecture("smollm3", "SmolLM3ForCausalLM", permuted_qk=True),
+    "arcee": Architecture("arcee", "ArceeForCausalLM", permuted_qk=True),
+    "granite": Architecture("granite", "GraniteForCausalLM", permuted_qk=True),
+    "olmo2": Architecture("olmo2", "Olmo2ForCausalLM", LAYER | QK_NORM | POST_NORM),
+    "seed_oss": Architecture(
+        "seed_oss", "SeedOssForCausalLM", LAYER | {"post_attention_norm": "post_attention_layernorm"}
+    ),
+    "stablelm": Architecture("stablelm", "StableLmForCausalLM"),
     "starcoder2": Architecture(
         "starcoder2", "Starcoder2ForCausalLM", LAYER | {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"}
     ),

@@ -21,7 +21,9 @@ COMPARED = (
     "tie_word_embeddings", "hidden_act", "hidden_activation", "attention_bias", "mlp_bias", "sliding_window",
     "layer_types", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping", "num_experts",
     "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob", "shared_expert_intermediate_size",
-    "bos_token_id", "eos_token_id", "pad_token_id", "no_rope_layers",
+    "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling", "layer_norm_eps",
+    "use_qkv_bias", "use_parallel_residual", "attention_out_bias", "bos_token_id", "eos_token_id", "pad_token_id",
+    "no_rope_layers",
 )  # fmt: skip
 
 
