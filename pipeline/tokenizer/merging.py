@@ -19,7 +19,11 @@ def unreached_words(definition: Definition) -> list[str]:
     from tokenizers import Tokenizer
 
     merging = Tokenizer.from_str(json.dumps({**EMPTY, "model": {**definition.model, "ignore_merges": False}}))
-    vocabulary = sorted(definition.vocabulary().items(), key=lambda item: item[1])
+    added = {token.id for token in definition.added_tokens}  # matched before any merging
+    vocabulary = sorted(
+        ((piece, index) for piece, index in definition.vocabulary().items() if index not in added),
+        key=lambda item: item[1],
+    )
     encoded = merging.encode_batch_fast([piece for piece, _ in vocabulary], add_special_tokens=False)
     pieces = [piece for (piece, index), found in zip(vocabulary, encoded, strict=True) if found.ids != [index]]
     return [bytelevel.decode(piece).decode("utf-8", "replace") for piece in pieces]

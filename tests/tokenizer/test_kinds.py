@@ -13,7 +13,11 @@ from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from . import tiny
 
 KINDS: dict[str, Callable[[], Tokenizer]] = {
-    "gpt2": tiny.gpt2, "smol": tiny.smol, "qwen": tiny.qwen, "llama2": tiny.llama2, "gemma": tiny.gemma,
+    "gpt2": tiny.gpt2,
+    "smol": tiny.smol,
+    "qwen": tiny.qwen,
+    "llama2": tiny.llama2,
+    "gemma": tiny.gemma,
     "unigram": tiny.unigram,
     "cl100k": lambda: tiny.byte_level(tiny.split(tiny.CL100K, "removed")),
     "o200k": lambda: tiny.byte_level(tiny.split(tiny.O200K)),
@@ -21,18 +25,26 @@ KINDS: dict[str, Callable[[], Tokenizer]] = {
     "NFKC": lambda: tiny.byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False), normalizers.NFKC()),
     "lower": lambda: tiny.byte_level(tiny.split(tiny.CL100K), normalizers.Lowercase()),
     "strip": lambda: tiny.byte_level(tiny.split(tiny.CL100K), normalizers.Strip(left=True, right=False)),
-    "whitespace": lambda: tiny.byte_level(pre_tokenizers.Sequence([
-        pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])),
-    "punctuation": lambda: tiny.byte_level(pre_tokenizers.Sequence([
-        pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])),
-    "digits together": lambda: tiny.byte_level(pre_tokenizers.Sequence([
-        pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(add_prefix_space=False)])),
+    "whitespace": lambda: tiny.byte_level(
+        pre_tokenizers.Sequence(
+            [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
+    ),
+    "punctuation": lambda: tiny.byte_level(
+        pre_tokenizers.Sequence(
+            [pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
+    ),
+    "digits together": lambda: tiny.byte_level(
+        pre_tokenizers.Sequence([pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    ),
     "CJK": lambda: tiny.byte_level(tiny.split(r"[一-龥぀-ヿ]+|\p{L}+|[^\p{L}一-龥]")),
 }
 LINES = ("\x85", "\u2028", "\u2029")  # no blanks to the engine's Strip
 # One child process for all of hypothesis's texts of a kind.
-ODD = st.lists(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12),
-               min_size=400, max_size=400)
+ODD = st.lists(
+    st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12), min_size=400, max_size=400
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,10 +81,24 @@ def test_streamed_text_is_hugging_face_s(kind: str, tmp_path: Path) -> None:
 
 def test_added_tokens_with_flags(tmp_path: Path) -> None:
     tokenizer = tiny.with_tokens(
-        tiny.gpt2(), AddedToken("<left>", lstrip=True, special=True), AddedToken("<right>", rstrip=True),
-        AddedToken("<both>", lstrip=True, rstrip=True), AddedToken("<b"), AddedToken("<think>", special=False))
-    samples = ["a <left> b", "a  <right>  b", "x \n<both>\t y", "<b><both><bo", "<think> a </think>", "<left><right>",
-               " <left>", "<right> ", "<think><think>"]
+        tiny.gpt2(),
+        AddedToken("<left>", lstrip=True, special=True),
+        AddedToken("<right>", rstrip=True),
+        AddedToken("<both>", lstrip=True, rstrip=True),
+        AddedToken("<b"),
+        AddedToken("<think>", special=False),
+    )
+    samples = [
+        "a <left> b",
+        "a  <right>  b",
+        "x \n<both>\t y",
+        "<b><both><bo",
+        "<think> a </think>",
+        "<left><right>",
+        " <left>",
+        "<right> ",
+        "<think><think>",
+    ]
     assert tiny.wrong(tokenizer, tmp_path, samples) == []
 
 

@@ -43,7 +43,9 @@ def test_further_npm_tokenizer_is_equal(npm_tokenizer: Fetch, name: str, tmp_pat
 def _prove(folder: Path, name: str, out: Path, count: int) -> None:
     write(TokenizerFolder.open(folder), out)
     parity = check_parity(out, folder, count)
-    assert (parity.encode_differences, parity.decode_differences, parity.template_differences) == (0, 0, 0), parity.examples
+    assert (parity.encode_differences, parity.decode_differences, parity.template_differences) == (0, 0, 0), (
+        parity.examples
+    )
     assert (parity.explained > 0) == (name in MERGES_WORDS)
 
 
@@ -58,9 +60,18 @@ def test_words_that_llama_3_never_merges_are_refused_and_named(npm_tokenizer: Fe
     parity.require(accept_limits=True)
 
 
-@pytest.mark.parametrize(("name", "stops"), [("qwen3", ["<|im_end|>"]), ("gemma3", ["<end_of_turn>"]),
-                                             ("llama3_1", ["<|eot_id|>"]), ("deepseek_v3", ["<｜end▁of▁sentence｜>"])])
-def test_generation_ends_where_hugging_face_ends(npm_tokenizer: Fetch, name: str, stops: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "stops"),
+    [
+        ("qwen3", ["<|im_end|>"]),
+        ("gemma3", ["<end_of_turn>"]),
+        ("llama3_1", ["<|eot_id|>"]),
+        ("deepseek_v3", ["<｜end▁of▁sentence｜>"]),
+    ],
+)
+def test_generation_ends_where_hugging_face_ends(
+    npm_tokenizer: Fetch, name: str, stops: list[str], tmp_path: Path
+) -> None:
     from transformers import PreTrainedTokenizerFast
 
     folder = npm_tokenizer(name)
@@ -71,7 +82,8 @@ def test_generation_ends_where_hugging_face_ends(npm_tokenizer: Fetch, name: str
     template = TokenizerFolder.open(folder).chat_template
     bos = facts.bos_token or "<none>"
     text = hugging_face.apply_chat_template(
-        answer, chat_template=template, tokenize=False, add_generation_prompt=False, bos_token=bos)
+        answer, chat_template=template, tokenize=False, add_generation_prompt=False, bos_token=bos
+    )
     after = text.split("Yes.", 1)[1]
     assert any(after.startswith(stop) for stop in stops)  # a turn's end is an end of generation
 

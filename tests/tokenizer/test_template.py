@@ -20,8 +20,12 @@ MESSAGES: tuple[dict[str, Any], ...] = (
     {"role": "assistant", "content": "<think>a</think>b", "extra": None, "tags": ["x", "y"], "n": 3},
     {"role": "user", "content": ""},
 )
-VARIABLES: dict[str, Any] = {"flag": False, "tools": [{"name": "f", "b": 1, "a": {"z": [1, 2.5, None, True], "y": "é\"\n"}}],
-                             "empty": [], "table": {"k2": "v2", "k1": "v1"}}
+VARIABLES: dict[str, Any] = {
+    "flag": False,
+    "tools": [{"name": "f", "b": 1, "a": {"z": [1, 2.5, None, True], "y": 'é"\n'}}],
+    "empty": [],
+    "table": {"k2": "v2", "k1": "v1"},
+}
 # Constructs that the engine reads as Jinja does: the template must reach it untouched.
 NATIVE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m.content|trim }}\n{% endfor %}",
@@ -134,7 +138,9 @@ def test_the_sandbox_holds() -> None:
 
 
 def test_key_order_of_tools_is_kept(engine: EngineTokenizer) -> None:
-    text = "{% for tool in tools %}{{ tool|tojson }}{% endfor %}{{ messages[1].tool_calls[0].function.arguments|tojson }}"
+    text = (
+        "{% for tool in tools %}{{ tool|tojson }}{% endfor %}{{ messages[1].tool_calls[0].function.arguments|tojson }}"
+    )
     call = Render(TOOL_TURNS, TOOLS, for_engine(text).text)
     raw = Render(TOOL_TURNS, TOOLS, text)
     rewritten, own = engine.render([call, raw])
