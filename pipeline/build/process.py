@@ -37,10 +37,11 @@ GRACE_SECONDS = 20.0
 class Worker:
     """One child process; runs one job."""
 
-    def __init__(self, popen: subprocess.Popen[str], messages: TextIO, log: Path) -> None:
+    def __init__(self, popen: subprocess.Popen[str], messages: TextIO, log: Path, lifeline: int) -> None:
         self.popen = popen
         self._messages = messages
         self.log = log
+        self._lifeline = lifeline
 
     def run(self, job: Mapping[str, Any], log: Log) -> dict[str, Any]:
         """Send the job, pass on its progress, return its result ({"imported": …, "peak": …}).
@@ -96,7 +97,7 @@ class Worker:
             self.kill()
             return self.popen.wait()
         finally:
-            kill_group(self.popen.pid)  # whatever it left behind
+            os.close(self._lifeline)  # its guard kills whatever it left behind
 
 
 class Spawner:
@@ -158,8 +159,9 @@ def kill_group(pid: int) -> None:
 
 def _start(log: Path, cwd: Path) -> Worker:
     reader, writer = os.pipe()
+    lifeline, held = os.pipe()
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "pipeline.build.worker", str(writer), str(os.getpid())]
+    command = [sys.executable, "-P", "-m", "pipeline.build.worker", str(writer), str(os.getpid()), str(lifeline)]
     try:
         with log.open("wb") as output:
             popen = subprocess.Popen(
@@ -167,7 +169,7 @@ def _start(log: Path, cwd: Path) -> Worker:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                pass_fds=(writer,),
+                pass_fds=(writer, lifeline),
                 cwd=cwd,
                 env=environment(),
                 start_new_session=True,
@@ -175,7 +177,8 @@ def _start(log: Path, cwd: Path) -> Worker:
             )
     finally:
         os.close(writer)
-    return Worker(popen, os.fdopen(reader, encoding="utf-8"), log)
+        os.close(lifeline)
+    return Worker(popen, os.fdopen(reader, encoding="utf-8"), log, held)
 
 
 def _ending(code: int, log: Path) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The child process that runs one stage: `python -m pipeline.build.worker FD PARENT`.
+"""The child process that runs one stage: `python -m pipeline.build.worker FD PARENT LIFELINE`.
 
 Reads JSON lines on stdin: optionally {"warm": [modules]}, then the job. Writes JSON lines to FD: progress, notes, and
 at the end one result. stdout and stderr, native code's too, are the stage's log file.
@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline.build.lifeline import die_with_parent
+from pipeline.build.lifeline import die_with_parent, guard_group
 
 
 class PipeLog:
@@ -37,6 +37,7 @@ class PipeLog:
 def main(arguments: list[str]) -> None:
     """Never returns: ends by `os._exit`, because some native libraries crash in their destructors."""
     die_with_parent(int(arguments[1]))
+    guard_group(int(arguments[2]), (int(arguments[0]),))
     log = PipeLog(os.fdopen(int(arguments[0]), "w", encoding="utf-8"))
     job = _job()
     if job is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -213,3 +214,25 @@ def _wait_for_worker(folder: Folder) -> None:
             return
         time.sleep(0.02)
     raise TimeoutError("no worker came")
+
+
+def test_a_killed_build_leaves_no_grandchild(folder: Folder) -> None:
+    marker = folder.root / "grandchild"
+    child = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    process = folder.start("export", TOY_CHILD=child)
+    while not marker.exists() or not marker.read_text():
+        time.sleep(0.02)
+        assert process.poll() is None, process.communicate()
+    end(process)
+    assert _gone(int(marker.read_text()))
+
+
+def _gone(pid: int) -> bool:
+    for _ in range(250):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.02)
+    return False
