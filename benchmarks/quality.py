@@ -65,7 +65,8 @@ def _build(model: str, quant: str, overrides: Sequence[str]) -> tuple[Path, floa
     """The product's folder, and the seconds that the command took."""
     name = f"benchmark-{model}-{quant}"
     begun = time.monotonic()
-    command = ["doit", "export", f"model={model}", f"quant={quant}", f"name={name}", "verify=off", *overrides]
+    doit = str(Path(sys.executable).with_name("doit"))
+    command = [doit, "export", f"model={model}", f"quant={quant}", f"name={name}", "verify=off", *overrides]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
