@@ -25,7 +25,7 @@ def experts(
     layer = layer_of(name)
     if layer is None:
         raise UserError(f"the experts {name} are in no numbered layer")
-    found = Experts(name, layer, "expert", _expert_graph(tracer, module), int(module.num_experts))
+    found = Experts(name, _expert_graph(tracer, module), int(module.num_experts))
     tracer.graph.experts[name] = found
     inputs = [tracer.value(hidden_states), tracer.value(top_k_weights), tracer.value(top_k_index)]
     output = tracer.emit(
@@ -37,7 +37,7 @@ def experts(
         num_experts=found.count,
         top_k=int(top_k_index.shape[-1]),
         layer_id=layer,
-        expert=found.template,
+        expert="",  # the template's name, known once all expert graphs are
     )
     return tracer.tensor(output)
 

@@ -53,9 +53,9 @@ def export(checkpoint: Path, out: Path, options: Options, trust_remote_code: boo
     clean(traced.graph)
     for experts in traced.graph.experts.values():
         clean(experts.graph)
+    templates = _write_templates(traced.graph, out)
     onnx_file.write(traced.graph, out / "llm.onnx")
-    facts = describe(model, config, traced, bindings)
-    return Exported(out / "llm.onnx", _write_templates(traced.graph, out), facts)
+    return Exported(out / "llm.onnx", templates, describe(model, config, traced, bindings))
 
 
 @dataclass(frozen=True)
@@ -169,10 +169,14 @@ def _owners(model: Model) -> dict[str, type]:
 
 
 def _write_templates(graph: Graph, out: Path) -> dict[str, Path]:
-    """One ONNX per distinct expert graph; experts that are alike share it. Returns template name → file."""
-    templates: dict[str, Path] = {}
+    """One ONNX per distinct expert graph; layers whose experts compute alike share it. Returns template name → file."""
+    templates: dict[bytes, str] = {}
     for experts in graph.experts.values():
-        path = out / f"{experts.template}.onnx"
-        onnx_file.write(experts.graph, path, experts.template)
-        templates[experts.template] = path
-    return templates
+        content = onnx_file.serialise(experts.graph, "expert")
+        template = templates.setdefault(content, f"expert-{len(templates)}")
+        for node in graph.nodes:
+            if node.op == "MoE" and node.attributes["name"] == experts.name:
+                node.attributes["expert"] = template
+    for content, name in templates.items():
+        (out / f"{name}.onnx").write_bytes(content)
+    return {name: out / f"{name}.onnx" for name in templates.values()}

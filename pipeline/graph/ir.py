@@ -149,11 +149,9 @@ class Graph:
 
 @dataclass(eq=False)
 class Experts:
-    """A mixture-of-experts placeholder: one graph for all experts (`template`), and every expert's own linears."""
+    """A mixture-of-experts placeholder: one graph for all of its experts, and every expert's own linears."""
 
     name: str
-    layer: int
-    template: str
     graph: Graph
     count: int
 

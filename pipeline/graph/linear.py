@@ -159,9 +159,10 @@ class _Embeddings:
         rows, columns = (int(size) for size in weight.shape)
         table = Table(name.removesuffix(".weight"), rows, columns, name)
         tracer.graph.tables[table.name] = table
-        sizes = {"rows": rows, "columns": columns}
-        inputs = [tracer.value(ids)]
-        value = tracer.emit("Table", inputs, (*ids.shape, columns), domain=CUSTOM_DOMAIN, name=table.name, **sizes)
+        shape = (*ids.shape, columns)
+        value = tracer.emit(
+            "Table", [tracer.value(ids)], shape, domain=CUSTOM_DOMAIN, name=table.name, rows=rows, columns=columns
+        )
         return tracer.tensor(value)
 
     def _are_token_ids(self, tracer: Tracer, ids: torch.Tensor) -> bool:

@@ -24,7 +24,12 @@ _TO_THE_END = 2**31 - 1
 
 
 def write(graph: Graph, path: Path, name: str = "llm") -> None:
-    """Writes `graph` to `path`. Raises UserError for a size that grows where ONNX wants a fixed one."""
+    """Writes `graph` to `path`; errors as `serialise`."""
+    path.write_bytes(serialise(graph, name))
+
+
+def serialise(graph: Graph, name: str = "llm") -> bytes:
+    """The ONNX file of `graph`. Raises UserError for a size that grows where ONNX wants a fixed one."""
     writer = _Writer()
     for label, value in [*graph.inputs.items(), *graph.outputs.items()]:
         writer.names[value] = label
@@ -38,7 +43,8 @@ def write(graph: Graph, path: Path, name: str = "llm") -> None:
     )
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CUSTOM_DOMAIN, 1)]
     model = helper.make_model(proto, opset_imports=opsets, ir_version=8, producer_name="pipeline")
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 def _info(name: str, value: Value) -> Any:

@@ -310,7 +310,7 @@ def _leaves(items: Iterable[Any]) -> Iterator[torch.Tensor]:
 
 
 def _like_operands(operator: torch._ops.OpOverload, args: Sequence[Any]) -> torch.Tensor | None:
-    """The result of the commonest float operations without asking torch, whose meta kernels for them are slow Python."""
+    """The result of the commonest float operations without asking torch, whose meta kernels are slow Python."""
     if operator._schema.name not in _POINTWISE:
         return None
     tensors = [item for item in args if isinstance(item, torch.Tensor)]

@@ -1,4 +1,4 @@
-"""The whole of the graph stage: what layout.json says, that outputs repeat, and one line for every kind of bad input."""
+"""The graph stage as a whole: what layout.json says, that outputs repeat, and one line for every kind of bad input."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_experts_and_their_router(tmp_path: Path) -> None:
     ]
     assert linears[names[0]]["parts"][0]["tensor"] == "model.layers.1.mlp.experts.7.gate_proj.weight"
     assert _count(model, "MoE") == 2
-    template = onnx.load(tmp_path / "out" / "expert.onnx")
+    template = onnx.load(tmp_path / "out" / "expert-0.onnx")
     assert _count(template, "FakeLinear") == 3
 
 
