@@ -61,28 +61,33 @@ class Module:
 
 
 def merge_adapters(base: Checkpoint, folder: Path, weight: float = 1.0) -> MergedCheckpoint:
-    """`base` with the adapters in `folder`/0, `folder`/1, … (or in `folder` itself) merged one after the other.
+    """`base` with the adapters in `folder`/0, `folder`/1@0.5, … (or in `folder` itself) merged one after the other.
 
-    Raises StageFailed when an adapter is not for this base, is applied in part only, or changes nothing.
+    weight scales all of them, the number after the at sign its own. Raises StageFailed when an adapter is not for this
+    base, is applied in part only, or changes nothing.
     """
     changes: Changes = defaultdict(list)
-    for path in adapter_folders(folder):
-        config = read_config(path / "adapter_config.json", f"adapter {path.name}", weight)
+    for path, own in adapter_folders(folder):
+        name = "the adapter" if path == folder else f"adapter {path.name}"
+        config = read_config(path / "adapter_config.json", name, weight * own)
         modules = read_modules(path / "adapter_model.safetensors", config)
         check_targets(config, modules)
-        for name, added in adapter_changes(base, modules, config).items():
-            changes[name].extend(added)
+        for tensor, added in adapter_changes(base, modules, config).items():
+            changes[tensor].extend(added)
     return MergedCheckpoint(base, changes, heads_differ(base, changes))
 
 
-def adapter_folders(folder: Path) -> list[Path]:
-    """The adapters of an input folder, in the order in which they apply."""
+def adapter_folders(folder: Path) -> list[tuple[Path, float]]:
+    """The adapters of an input folder, in the order in which they apply, each with its own weight."""
     if (folder / "adapter_config.json").is_file():
-        return [folder]
-    found = sorted((path.parent for path in folder.glob("*/adapter_config.json")), key=lambda path: int(path.name))
+        return [(folder, 1.0)]
+    found = {}
+    for path in (config.parent for config in folder.glob("*/adapter_config.json")):
+        number, _, weight = path.name.partition("@")
+        found[int(number)] = (path, float(weight or 1))
     if not found:
         raise StageFailed("adapter=merge, and there is no adapter_config.json", "set adapter.path to a PEFT adapter")
-    return found
+    return [found[number] for number in sorted(found)]
 
 
 def read_modules(path: Path, config: LoraConfig) -> list[Module]:

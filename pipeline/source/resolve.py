@@ -32,18 +32,17 @@ def resolve(model: Mapping[str, Any], cache_dir: Path, log: Log) -> SourceListin
 
 
 def resolve_adapter(adapter: Mapping[str, Any], cache_dir: Path, log: Log) -> SourceListing:
-    """Files of the adapters in `adapter.path`: several folders are written with `+` between them, and apply in order.
+    """Files of the adapters in `adapter.path`: `A`, `A+B` (applied in that order) or `A@0.7+B@0.3` (weighted).
 
-    Names are those of the folder for one adapter, and "0/adapter_config.json", "1/…" for several. Raises UserError when
-    a folder or a file of it is missing.
+    Names are those of the folder for a single `A`; else "0/adapter_config.json", "1/…", or "0@0.7/…" with a weight.
+    Raises UserError when a folder or a file of it is missing, or a weight is no number.
     """
     memo = DigestMemo(cache_dir)
     files = {}
     try:
-        folders = _adapter_folders(str(adapter.get("path") or ""))
-        for number, folder in enumerate(folders):
+        for prefix, folder in _adapter_folders(str(adapter.get("path") or "")).items():
             for name, file in _adapter_files(folder, memo).items():
-                files[f"{number}/{name}" if len(folders) > 1 else name] = file
+                files[prefix + name] = file
     finally:
         memo.save()
     return SourceListing(files, "", "adapter")
@@ -80,11 +79,24 @@ def _with_gptq(listing: SourceListing, path: str, memo: DigestMemo) -> SourceLis
     return SourceListing(files, listing.revision, listing.kind)
 
 
-def _adapter_folders(path: str) -> list[Path]:
+def _adapter_folders(path: str) -> dict[str, Path]:
+    """Prefix of the files' names → folder."""
     if not path:
         raise UserError("adapter.path is not set, so there is no adapter to apply", "add adapter.path=DIR")
-    whole = Path(path).expanduser()  # a folder may have a plus in its name
-    return [whole] if whole.is_dir() else [Path(part).expanduser() for part in path.split("+")]
+    whole = Path(path).expanduser()  # a folder may have a plus or an at sign in its name
+    if whole.is_dir() or not set("+@") & set(path):
+        return {"": whole}
+    return dict(_weighted(number, part) for number, part in enumerate(path.split("+")))
+
+
+def _weighted(number: int, part: str) -> tuple[str, Path]:
+    folder, _, weight = part.rpartition("@")
+    if not folder or Path(part).expanduser().is_dir():
+        return f"{number}/", Path(part).expanduser()
+    try:
+        return f"{number}@{float(weight):g}/", Path(folder).expanduser()
+    except ValueError as error:
+        raise UserError(f"adapter.path: {weight!r} is no weight", "write A@0.7+B@0.3") from error
 
 
 def _adapter_files(folder: Path, memo: DigestMemo) -> Mapping[str, Any]:

@@ -152,6 +152,30 @@ def test_weight_scales_the_difference(tmp_path: Path) -> None:
     np.testing.assert_allclose(half, full / 2, atol=1e-6)
 
 
+def test_each_adapter_has_a_weight_of_its_own(tmp_path: Path) -> None:
+    """Against PEFT's own weighted sum of adapters."""
+    base_model().save_pretrained(tmp_path / "base")
+    folders = [tmp_path / "adapters" / name for name in ("0@0.7", "1@-0.25", "10")]
+    for seed, folder in enumerate(folders):
+        adapted(base_model(), seed, target_modules=ATTENTION).save_pretrained(folder)
+    model = PeftModel.from_pretrained(base_model(), folders[0], adapter_name="a")
+    model.load_adapter(folders[1], "b")
+    model.load_adapter(folders[2], "c")
+    model.add_weighted_adapter(["a", "b", "c"], [0.7, -0.25, 1.0], "sum", combination_type="cat")
+    model.set_adapter("sum")
+    expected = model.merge_and_unload(adapter_names=["sum"]).state_dict()
+    checkpoint = opened(tmp_path / "base", tmp_path / "adapters")
+    assert len(checkpoint.changed) == 4
+    for name, tensor in checkpoint.items():
+        torch.testing.assert_close(torch.from_numpy(tensor.read()), expected[name], atol=2e-6, rtol=2e-6)
+
+
+def test_no_adapter_at_all(tmp_path: Path) -> None:
+    base_model().save_pretrained(tmp_path / "base")
+    with pytest.raises(StageFailed, match=r"no adapter_config\.json"):
+        merge_adapters(open_checkpoint(tmp_path / "base"), tmp_path)
+
+
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
 def test_tied_weights_are_untied_when_one_changes(tmp_path: Path, target: str) -> None:
     """PEFT's merge writes into the shared tensor and so changes both; right is what the adapted model computes."""

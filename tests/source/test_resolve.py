@@ -83,6 +83,16 @@ def test_one_adapter_keeps_its_names(tmp_path: Path, log: KeptLog) -> None:
         resolve_adapter({"path": ""}, tmp_path / "cache", log)
 
 
+def test_weighted_adapters(tmp_path: Path, log: KeptLog) -> None:
+    first, second = adapter(tmp_path / "a"), adapter(tmp_path / "b@2")
+    listing = resolve_adapter({"path": f"{first}@0.70+{second}"}, tmp_path / "cache", log)
+    assert listing.files["0@0.7/adapter_config.json"].path.parent == first
+    assert listing.files["1/adapter_config.json"].path.parent == second
+    assert "0@0.5/adapter_config.json" in resolve_adapter({"path": f"{first}@.5"}, tmp_path / "cache", log).files
+    with pytest.raises(UserError, match="'half' is no weight"):
+        resolve_adapter({"path": f"{first}@half"}, tmp_path / "cache", log)
+
+
 def test_adapter_mistakes(tmp_path: Path, log: KeptLog) -> None:
     adapter(tmp_path / "pickled", "adapter_model.bin")
     (tmp_path / "empty").mkdir()
