@@ -6,7 +6,7 @@ import json
 import time
 import traceback
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -166,5 +166,6 @@ def run_here(job: dict[str, Any], log: Log, log_path: Path) -> None:
     except PipelineError:
         raise
     except Exception as error:
-        log_path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        with suppress(OSError):  # a full disk has no room for the log either, and the error to tell is the first one
+            log_path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         raise failure(describe(error), Path(job["out"]), log_path) from error
