@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def _sentencepiece(folder: Path, **options: object) -> sentencepiece.SentencePie
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(tiny.TRAINING * 3),
         model_writer=model,
-        vocab_size=700,
+        vocab_size=1_400,
         hard_vocab_limit=False,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
@@ -51,10 +52,11 @@ def _engine(folder: Path) -> EngineTokenizer:
 @pytest.mark.parametrize("dummy_prefix", [True, False])
 def test_sentencepiece_bpe_is_its_own_library_s(tmp_path: Path, dummy_prefix: bool) -> None:
     library = _sentencepiece(tmp_path, model_type="bpe", byte_fallback=True, add_dummy_prefix=dummy_prefix)
-    answers = _engine(tmp_path).encode(SAMPLES)
+    samples = [text for text in SAMPLES if not re.search("</?s>|<unk>|<0x", text)]  # no specials in its texts
+    answers = _engine(tmp_path).encode(samples)
     wrong = [
         (text, library.encode(text), ids)
-        for text, ids in zip(SAMPLES, answers, strict=True)
+        for text, ids in zip(samples, answers, strict=True)
         if text and ids != library.encode(text)
     ]
     assert wrong == []

@@ -42,10 +42,13 @@ NATIVE = (
 REWRITTEN = (
     "{% if True %}a{% endif %}{% if not False %}b{% endif %}{% if messages[2].extra == None %}c{% endif %}",
     "{{ nothing or 'x' }}{{ messages[1].role or 'y' }}{{ 'a' and 'b' }}{{ empty or messages[0].role }}",
-    "{{ nothing|default('d') }}{{ messages[1].role|default('d') }}{{ flag|default('d', true) }}{{ ''|d('e', boolean=True) }}",
-    "{% if messages[0]['nope'] is defined %}wrong{% else %}right{% endif %}{% if messages[0].x is not defined %}!{% endif %}",
+    "{{ nothing|default('d') }}{{ messages[1].role|default('d') }}{{ flag|default('d', true) }}"
+    "{{ ''|d('e', boolean=True) }}",
+    "{% if messages[0]['nope'] is defined %}wrong{% else %}right{% endif %}"
+    "{% if messages[0].x is not defined %}!{% endif %}",
     "{{ messages[2].tags|join(', ') }}{{ ', '.join(messages[2].tags) }}{{ messages[2].tags|join }}",
-    "{{ messages[2].tags|first }}{{ messages[2].tags|last }}{{ (messages|first).role }}{{ messages[2].tags|list|length }}",
+    "{{ messages[2].tags|first }}{{ messages[2].tags|last }}{{ (messages|first).role }}"
+    "{{ messages[2].tags|list|length }}",
     "{{ messages|selectattr('role', 'equalto', 'user')|list|length }}"
     "{% for m in messages|rejectattr('role', 'eq', 'user') %}{{ m.role }}{% endfor %}",
     "{{ (messages|selectattr('extra', 'defined')|first).content }}{{ messages|selectattr('tags')|list|length }}",
@@ -66,7 +69,8 @@ REWRITTEN = (
     "{% if table is mapping and nothing is not mapping and table is iterable %}maps{% endif %}",
     "{# a comment #}\n{{ 'after' }}\n",
     "{% if messages|length % 2 == 1 %}{{ raise_exception('odd') }}{% endif %}ok",
-    "{{ messages[1].role.upper() }}{{ 'ABC'.lower() }}{{ 1 == 1 }}{{ flag is true }}{{ (messages[1].role ~ 'x').replace('u', 'U') }}",
+    "{{ messages[1].role.upper() }}{{ 'ABC'.lower() }}{{ 1 == 1 }}{{ flag is true }}"
+    "{{ (messages[1].role ~ 'x').replace('u', 'U') }}",
     "{{ messages[0].content|replace('B', 'C')|trim }}{{ '--x-'|trim('-') }}{{ ('a,b'|string).split(',')[1] }}",
     "{% generation %}g{% endgeneration %}{{ 'raw {{ }}' }}",
     "{%- if messages[0]['content'] is string -%}s{%- else -%}l{%- endif -%}\n{{ pad_token }}\n",
