@@ -20,6 +20,8 @@ from pipeline.errors import StageFailed, UserError
 _WHEEL_PROGRAM = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 # "Converted Success!" closes a conversion to a model; the two JSON directions say "has convert to".
 _SUCCESS_LINES = ("Converted Success!", "has convert to")
+# The pass says so, leaves the graph as it was, and the conversion succeeds; RoPE ops then fail in the first forward.
+_NO_C4 = "unable to build a valid C4 RoPE fallback graph"
 _LAST_LINES = 6
 
 
@@ -112,6 +114,8 @@ def _problem(exit_code: int, text: str, output: Path) -> str:
         return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     if exit_code > 0:
         return f"exit code {exit_code}"
+    if _NO_C4 in text:
+        return "the C4 pass found no valid graph, and the engine would refuse this one"
     if "Converted Failed" in text or not any(line in text for line in _SUCCESS_LINES):
         return "the converter reported no success"
     if not output.is_file() or output.stat().st_size == 0:

@@ -15,16 +15,18 @@ from pipeline.mnn.converter import Converter
 from pipeline.mnn.dump import dump_exact, read_net, write_net
 from pipeline.mnn.rewrite import REWRITERS
 from pipeline.mnn.rewrite.graph import Json, Scope
+from pipeline.mnn.rewrite.lora import LowRank
 
 
-def rewrite(skeleton: Json, weights: Mapping[str, Any]) -> Json:
+def rewrite(skeleton: Json, weights: Mapping[str, Any], adapter: Mapping[str, LowRank] | None = None) -> Json:
     """The skeleton with every placeholder replaced. `weights`: weights.json. Changes and returns `skeleton`.
 
-    Raises StageFailed for an unknown placeholder, and when the graph's placeholders and the weight file's entries are
-    not the same set.
+    adapter: a split LoRA by linear. Raises StageFailed for an unknown placeholder, for an adapter's linear that the
+    graph has not, and when the graph's placeholders and the weight file's entries are not the same set.
     """
     templates = {graph["name"]: graph for graph in skeleton.pop("subgraphs", [])}
     used: set[str] = set()
+    adapted: set[str] = set()
     subgraphs: list[Json] = []
 
     def add_expert(template: str, name: str, prefix: str) -> None:
@@ -32,14 +34,17 @@ def rewrite(skeleton: Json, weights: Mapping[str, Any]) -> Json:
             raise StageFailed(f"link: the skeleton has no expert template '{template}'")
         graph = copy.deepcopy(templates[template])
         scope = _scope(graph["nodes"], graph["tensors"], weights, used, prefix)
+        scope.adapter, scope.adapted = adapter or {}, adapted
         subgraphs.append({**graph, "name": name, "nodes": _rewritten(scope)})
 
     scope = _scope(skeleton["oplists"], skeleton["tensorName"], weights, used)
     scope.add_expert = add_expert
+    scope.adapter, scope.adapted = adapter or {}, adapted
     skeleton["oplists"] = _rewritten(scope)
     if subgraphs:
         skeleton["subgraphs"] = subgraphs
     _compare("weights.json", {*scope.linears, *scope.tables}, used)
+    _compare("the adapter's linears", adapter or {}, adapted)
     return skeleton
 
 
@@ -52,24 +57,35 @@ def check_layout(layout: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
             raise StageFailed(f"link: layout.json and weights.json differ in {kind}: {_difference(wanted, found)}")
 
 
-def link(skeleton: Path, weights: Mapping[str, Any], out: Path, work: Path, converter: Converter, fuse_c4: bool) -> int:
-    """Writes `out`/llm.mnn and `out`/llm.mnn.json; returns the final number of operators. `work` holds what is between.
+def link(
+    skeleton: Path,
+    weights: Mapping[str, Any],
+    out: Path,
+    work: Path,
+    converter: Converter,
+    fuse_c4: bool,
+    *,
+    adapter: Mapping[str, LowRank] | None = None,
+    name: str = "llm.mnn",
+) -> int:
+    """Writes `out`/<name> and `out`/<name>.json; returns the final number of operators. `work` holds what is between.
 
     fuse_c4 False leaves the C4 pass out (for older engines); a graph with FusedRoPE placeholders needs the pass.
+    adapter: a split LoRA by linear; the result, say lora.mnn, reads the base's weight file and carries its own part.
     """
-    net = rewrite(read_net(skeleton), weights)
+    net = rewrite(read_net(skeleton), weights, adapter)
     if not fuse_c4 and any(operator["type"] == "RoPE" for operator in net["oplists"]):
         raise StageFailed(
             "link: the graph has RoPE ops, which run with C4 fusion only", "trace it with target.graph.fuse_c4=false"
         )
-    rewritten, raw, final = work / "rewritten.json", work / "raw.mnn", work / "llm.mnn"
+    rewritten, raw, final = work / "rewritten.json", work / "raw.mnn", work / "linked.mnn"
     write_net(net, rewritten)
     converter.json_to_mnn(rewritten, raw, fuse_c4)
     converter.optimise(raw, final, fuse_c4)
     fix_uuid(final)
     linked = dump_exact(converter, final, None)
-    write_net(linked, out / "llm.mnn.json")
-    shutil.move(final, out / "llm.mnn")
+    write_net(linked, out / f"{name}.json")
+    shutil.move(final, out / name)
     return len(linked["oplists"])
 
 

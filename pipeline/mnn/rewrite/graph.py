@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StageFailed
+
+if TYPE_CHECKING:
+    from pipeline.mnn.rewrite.lora import LowRank
 
 Json = dict[str, Any]
 
@@ -20,6 +23,8 @@ class Scope:
     linears, tables: weights.json's entries by placeholder name. prefix: what stands before a placeholder's name (an
     expert's number in a MoE subgraph). dead: numbers (id) of operators that a rewriter has absorbed.
     used: names of the placeholders met so far. add_expert: clones a MoE template (moe.py) into the net's subgraphs.
+    adapter: a split LoRA's change by linear (lora.py); adapted: those that have found their linear.
+    packed: tensors of the skeleton that are written in NC4HW4 [rows, features, 1, 1], ready for a convolution.
     """
 
     operators: list[Json]
@@ -30,6 +35,9 @@ class Scope:
     used: set[str] = field(default_factory=set)
     dead: set[int] = field(default_factory=set)
     add_expert: Callable[[str, str, str], None] | None = None
+    adapter: Mapping[str, LowRank] = field(default_factory=dict)
+    adapted: set[str] = field(default_factory=set)
+    packed: set[int] = field(default_factory=set)
     _producers: dict[int, Json] = field(default_factory=dict)
     _consumers: Counter[int] = field(default_factory=Counter)
 
@@ -84,6 +92,28 @@ def node(name: str, kind: str, inputs: list[int], outputs: list[int], main_type:
         "type": kind,
         "defaultDimentionFormat": "NHWC",
     }
+
+
+def reshape(name: str, source: int, target: int, dims: list[int]) -> Json:
+    """A Reshape to constant `dims` in NCHW order."""
+    return node(name, "Reshape", [source], [target], "Reshape", {"dims": dims, "dimType": "NCHW"})
+
+
+def convert(name: str, source: int, target: int, before: str, after: str) -> Json:
+    """A change of memory layout, between "NCHW" and "NC4HW4"."""
+    main = {"source": before, "dest": after}
+    return node(name, "ConvertTensor", [source], [target], "TensorConvertInfo", main)
+
+
+def packed_input(name: str, source: int, in_features: int, scope: Scope) -> tuple[list[Json], int]:
+    """Operators that bring `source` [..., in_features] into the layout of convolutions, and the resulting tensor."""
+    if source in scope.packed:
+        return [], source
+    rows, packed = scope.new_tensor(f"{name}_reshape"), scope.new_tensor(f"{name}_convert")
+    return [
+        reshape(f"{name}_reshape", source, rows, [-1, in_features, 1, 1]),
+        convert(f"{name}_convert", rows, packed, "NCHW", "NC4HW4"),
+    ], packed
 
 
 def _value(entry: Json) -> Any:

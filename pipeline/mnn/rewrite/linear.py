@@ -7,7 +7,8 @@ converter's C4 pass removes the reshapes and conversions between.
 from __future__ import annotations
 
 from pipeline.errors import StageFailed
-from pipeline.mnn.rewrite.graph import Json, Scope, attribute, attributes, node
+from pipeline.mnn.rewrite.graph import Json, Scope, attribute, attributes, convert, node, packed_input, reshape
+from pipeline.mnn.rewrite.lora import add_low_rank
 
 
 def rewrite_linear(operator: Json, scope: Scope) -> list[Json]:
@@ -21,16 +22,17 @@ def rewrite_linear(operator: Json, scope: Scope) -> list[Json]:
     if shape != (weight["out_features"], weight["in_features"]):
         found = weight["out_features"], weight["in_features"]
         raise StageFailed(f"link: {name} is {list(shape)} in the graph but {list(found)} in the weight file")
-    rows, packed, product, back = (
-        scope.new_tensor(f"{name}/{step}") for step in ("pre_reshape", "pre_convert", "product", "post_convert")
-    )
+    source = operator["inputIndexes"][0]
+    before, packed = packed_input(f"{name}/pre", source, shape[1], scope)
+    product, back = scope.new_tensor(f"{name}/product"), scope.new_tensor(f"{name}/post_convert")
+    added, total = add_low_rank(name, source, product, shape, scope)
     output = _output_dims(attributes(operator).get("rank", 3), shape[0])
     return [
-        _reshape(f"{name}/pre_reshape", operator["inputIndexes"][0], rows, [-1, shape[1], 1, 1]),
-        _convert(f"{name}/pre_convert", rows, packed, "NCHW", "NC4HW4"),
+        *before,
         node(name, "Convolution", [packed], [product], "Convolution2D", _convolution(weight)),
-        _convert(f"{name}/post_convert", product, back, "NC4HW4", "NCHW"),
-        _reshape(f"{name}/post_reshape", back, operator["outputIndexes"][0], output),
+        *added,
+        convert(f"{name}/post_convert", total, back, "NC4HW4", "NCHW"),
+        reshape(f"{name}/post_reshape", back, operator["outputIndexes"][0], output),
     ]
 
 
@@ -39,15 +41,6 @@ def _output_dims(rank: int, out_features: int) -> list[int]:
     if rank < 2:
         raise StageFailed(f"link: a linear with an output of rank {rank}")
     return [1] * (rank - 2) + [-1, out_features]
-
-
-def _reshape(name: str, source: int, target: int, dims: list[int]) -> Json:
-    return node(name, "Reshape", [source], [target], "Reshape", {"dims": dims, "dimType": "NCHW"})
-
-
-def _convert(name: str, source: int, target: int, before: str, after: str) -> Json:
-    main = {"source": before, "dest": after}
-    return node(name, "ConvertTensor", [source], [target], "TensorConvertInfo", main)
 
 
 def _convolution(weight: Json) -> Json:

@@ -27,8 +27,7 @@ class Session:
 
     def __init__(self) -> None:
         self._model: Any = None
-        self._base: Any = None  # keeps the base of a LoRA model alive
-        self._read_to_end: bool | None = None
+        self._loaded: dict[str, Any] = {}  # "" = the base; adapters by file name, each with a cache of its own
 
     def load(self, config: str, overrides: dict[str, Any], adapter: str) -> Reply:
         """On the raw object, since the wrapper's load() throws the outcome away."""
@@ -39,12 +38,22 @@ class Session:
         began = time.perf_counter()
         if not model.load():
             raise RuntimeError("the engine's load() said no")
+        self._loaded[""] = self._model = model
+        config = json.loads(model.dump_config())
         if adapter:
-            self._base, model = model, model.create_lora(adapter)
+            self.select(adapter)
+        return {"seconds": time.perf_counter() - began, "config": config}, []
+
+    def select(self, adapter: str) -> Reply:
+        """Further calls go to the base ("") or to a split LoRA, loaded on first use; they share the base's weights."""
+        if adapter not in self._loaded:
+            # Of the wrapper's LoRA functions none works in 3.6.1; the raw object's create_lora does.
+            model = self._loaded[""].create_lora(adapter)
             if not model.load():
                 raise RuntimeError(f"the engine's load() of {adapter} said no")
-        self._model = model
-        return {"seconds": time.perf_counter() - began, "config": json.loads(model.dump_config())}, []
+            self._loaded[adapter] = model
+        self._model = self._loaded[adapter]
+        return None, []
 
     def tokenize(self, text: str) -> Reply:
         return [int(token) for token in self._model.tokenizer_encode(text)], []

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pipeline
 from pipeline.errors import StageFailed
 from pipeline.mnn.runner import wire
-from pipeline.mnn.runner.product import Product, ProductError, open_product
+from pipeline.mnn.runner.product import Product, ProductError, check_weights, open_product
 
 Logits = npt.NDArray[np.float32]
 _LOG_LINES = 3
@@ -61,8 +61,7 @@ class Engine:
         self.log = log or _new_log()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
-        if adapter and not (self.product.folder / adapter).is_file():
-            raise ProductError(f"{self.product.folder / adapter} is missing", "give a file in the product's folder")
+        self._check_adapter(adapter)
 
     def __enter__(self) -> Engine:
         self.load()
@@ -88,6 +87,15 @@ class Engine:
         )
         self.config = head["config"]
         self.stats["load"] = head["seconds"]
+
+    def select(self, adapter: str = "") -> None:
+        """Further calls go to a split LoRA in the product's folder, or to the base (""). Each has a cache of its own.
+
+        Raises ProductError for a file that is missing or reads beyond the weights: the engine would crash.
+        """
+        self._check_adapter(adapter)
+        self._call("select", adapter=adapter)
+        self.adapter = adapter
 
     def tokenize(self, text: str) -> list[int]:
         """The ids of `text`, special tokens in it recognised, the tokenizer's prefix tokens before it."""
@@ -171,6 +179,14 @@ class Engine:
             self._scratch = None
         if self._own_log and not keep_log:
             self.log.unlink(missing_ok=True)
+
+    def _check_adapter(self, adapter: str) -> None:
+        if not adapter:
+            return
+        path = self.product.folder / adapter
+        if Path(adapter).name != adapter or not path.is_file():
+            raise ProductError(f"{path} is missing", "give the name of a file in the product's folder")
+        check_weights(path, self.product.file("llm_weight", "llm.mnn.weight"))
 
     def _start(self) -> None:
         ours, theirs = Pipe(duplex=True)
