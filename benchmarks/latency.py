@@ -70,7 +70,8 @@ def measure(case: Case, folder: Path, runs: int) -> Timing:
 
 
 def _doit(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = {**kept, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "doit", *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr

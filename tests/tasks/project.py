@@ -45,7 +45,8 @@ class Folder:
 
     def environment(self, **variables: str) -> dict[str, str]:
         paths = os.pathsep.join((str(ROOT), str(ROOT / "tests/build")))
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("PIPELINE_", "DOIT_"))}
+        foreign = ("PIPELINE_", "DOIT_", "PYTHONDONTWRITEBYTECODE")
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         return {**clean, "PYTHONPATH": paths, "TOY_CALLS": str(self.calls_file), **variables}
 
     def command(self, *arguments: str) -> list[str]:
