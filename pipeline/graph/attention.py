@@ -12,7 +12,7 @@ import torch
 from transformers.masking_utils import AttentionMaskInterface
 
 from pipeline.errors import UserError
-from pipeline.graph.ir import CUSTOM_DOMAIN, Value
+from pipeline.graph.ir import CUSTOM_DOMAIN, Graph, Value
 from pipeline.graph.moves import cut, pad, reshape, transpose
 from pipeline.graph.tracer import Tracer, active
 
@@ -133,6 +133,25 @@ def scaled_dot_product_attention(
     tensors = tracer.value(query), tracer.value(key), tracer.value(value)
     result = emit_attention(tracer, *tensors, layer, scale)
     return tracer.tensor(transpose(tracer, result, (0, 2, 1, 3)))
+
+
+def check_windows(config: Any, graph: Graph) -> None:
+    """Raises UserError if the config's sliding layers are not those whose attention was told of a window.
+
+    transformers may put a window into the mask alone; the trace has no masks, and such a layer would see everything.
+    """
+    kinds = getattr(config, "layer_types", None) or []
+    window = getattr(config, "sliding_window", None)
+    if any("chunk" in kind for kind in kinds):
+        raise UserError("the model attends within chunks, for which the engine has no mask")
+    everywhere = config.num_hidden_layers if getattr(config, "use_sliding_window", True) else 0
+    wanted = (kinds.count("sliding_attention") if kinds else everywhere) if window else 0
+    found = sum(node.op == "FusedAttention" and bool(node.attributes["sliding_window"]) for node in graph.nodes)
+    if wanted != found:
+        raise UserError(
+            f"config.json has {wanted} layers with a sliding window, but {found} of the model's attentions were told "
+            "of one, so the graph cannot know which layers slide"
+        )
 
 
 @contextmanager

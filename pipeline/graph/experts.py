@@ -25,6 +25,8 @@ def experts(
     layer = layer_of(name)
     if layer is None:
         raise UserError(f"the experts {name} are in no numbered layer")
+    if getattr(module, "has_post_expert_norm", False):
+        raise UserError(f"the experts {name} end in a norm, which the exporter does not express")
     found = Experts(name, _expert_graph(tracer, module), int(module.num_experts))
     tracer.graph.experts[name] = found
     inputs = [tracer.value(hidden_states), tracer.value(top_k_weights), tracer.value(top_k_index)]
@@ -52,26 +54,23 @@ def _owner(tracer: Tracer, module: Any) -> str:
 def _expert_graph(tracer: Tracer, module: Any) -> Any:
     """One expert's graph, [rows, hidden] → [rows, hidden]; its linears are named as in the module."""
     inner = tracer.nested()
+    first = "gate_up_proj" if module.has_gate else "up_proj"
     with inner:
-        rows = tracer.length
-        hidden = int(
-            module.gate_up_proj.shape[1 if module.is_transposed else 2]
-            if module.has_gate
-            else module.up_proj.shape[1 if module.is_transposed else 2]
-        )
-        x = inner.new_input("hidden", (rows, hidden), torch.float32)
-        first = "gate_up_proj" if module.has_gate else "up_proj"
+        x = inner.new_input("hidden", (tracer.length, _features(module, first)[1]), torch.float32)
         raised = _product(inner, module, first, x)
-        active_ = module._apply_gate(raised) if module.has_gate else module.act_fn(raised)
-        lowered = _product(inner, module, "down_proj", active_)
-        inner.graph.outputs["expert_out"] = inner.value(lowered)
+        acted = module._apply_gate(raised) if module.has_gate else module.act_fn(raised)
+        inner.graph.outputs["expert_out"] = inner.value(_product(inner, module, "down_proj", acted))
     return inner.graph
 
 
+def _features(module: Any, name: str) -> tuple[int, int]:
+    """out_features, in_features of one expert; the stack is [experts, out, in] or, transposed, [experts, in, out]."""
+    first, second = (int(size) for size in getattr(module, name).shape[1:])
+    return (second, first) if module.is_transposed else (first, second)
+
+
 def _product(tracer: Tracer, module: Any, name: str, x: torch.Tensor) -> torch.Tensor:
-    weight = getattr(module, name)
-    shape = weight.shape[1:]
-    out_features, in_features = (int(n) for n in (reversed(shape) if module.is_transposed else shape))
+    out_features, in_features = _features(module, name)
     bias = (Part(f"{name}_bias"),) if module.has_bias else None
     linear = Linear(name, out_features, in_features, (Part(name, transpose=module.is_transposed),), bias)
     return tracer.tensor(fake_linear(tracer, tracer.value(x), linear, (int(x.shape[0]), out_features)))

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 
 from pipeline.errors import UserError
 from pipeline.graph import layout, lengths, onnx_file
-from pipeline.graph.attention import without_masks
+from pipeline.graph.attention import check_windows, without_masks
 from pipeline.graph.bindings import Bindings, bind, small_values
 from pipeline.graph.ir import Graph, Part
 from pipeline.graph.linear import Head, function_rules
@@ -78,6 +78,7 @@ def trace(model: Model, values: Callable[[str], torch.Tensor], options: Options)
         short, long = (_trace_at(model, names, values, options, length) for length in lengths.LENGTHS)
     graph = lengths.merge(short.graph, long.graph)
     lengths.merge_experts(graph.experts, long.graph.experts)
+    check_windows(model.config.get_text_config(), graph)
     embedding, head = _ends(model, names)
     limit = min(positions(model.config), short.position_limit or positions(model.config))
     return Traced(graph, head, embedding, limit, tuple(short.notes), tuple(short.approximations))
