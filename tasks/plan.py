@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pipeline.build.nodes import SourceNode
 from pipeline.errors import PipelineError
 from tasks.failures import guarded
 from tasks.request import PARAMS
@@ -49,13 +50,15 @@ def _plan() -> None:
         print(table(rows, right=(2,)))
 
 
-def _present(node: Any) -> bool:
+def _present(node: SourceNode) -> bool:
     from tasks.session import session
 
     run = session()
     try:
-        run.engine.resolve(node, run.terminal.log(node.name))
+        present = run.engine.assume(node, run.terminal.log(node.name))
     except PipelineError as error:
         run.terminal.say(f"{node.name}: {error}")
         return False
-    return True
+    if not present:
+        run.terminal.say(f"{node.name}: {node.label} was not fetched yet")
+    return present

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.build.canonical import digest
@@ -51,11 +52,11 @@ class CodeDigests:
         """Write the memo if it changed; whole files only, so that two processes cannot mix."""
         if not self._changed or self._memo_path is None:
             return
-        self._memo_path.parent.mkdir(parents=True, exist_ok=True)
         scratch = self._memo_path.with_name(f".{self._memo_path.name}.{os.getpid()}")
-        scratch.write_text(json.dumps({"format": MEMO_FORMAT, "files": self._memo}))
-        os.replace(scratch, self._memo_path)
-        self._changed = False
+        with suppress(OSError):  # a full disk costs the next run a tenth of a second
+            scratch.write_text(json.dumps({"format": MEMO_FORMAT, "files": self._memo}))
+            os.replace(scratch, self._memo_path)
+            self._changed = False
 
     def _collect(self, module: str, extra: tuple[str, ...]) -> dict[str, str]:
         found: dict[str, str] = {}

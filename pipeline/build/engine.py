@@ -14,7 +14,7 @@ from pipeline.build.execution import Executor, Starts
 from pipeline.build.key import Files, action_key, ingredients, select
 from pipeline.build.locks import exclusive
 from pipeline.build.nodes import Edge, Node, SourceNode
-from pipeline.build.pinned import listing_record, pinned_key
+from pipeline.build.pinned import last_key, listing_record, of_a_hub, pinned_key
 from pipeline.build.stage import Log
 from pipeline.build.store import Blob, Record, Store
 from pipeline.errors import PipelineError, StageFailed
@@ -111,9 +111,19 @@ class Engine:
         record = self.store.find(node.name, key)
         if record is None and self.remote is not None:
             record = self.remote.find(node.name, key)
-        if record is None:
-            return None
-        return SourceFiles(record.files, {}, str(record.figures["revision"]), str(record.figures["kind"]))
+        return None if record is None else _source_files(record)
+
+    def assume(self, node: SourceNode, log: Log) -> bool:
+        """For plans: take the source as it is here or, for a hub's, as it was last seen. False if it was never seen."""
+        if not of_a_hub(node):
+            self.resolve(node, log)
+            return True
+        found = self._listed(node)
+        if found is None and (key := last_key(node)) and (record := self.store.find(node.name, key)):
+            found = _source_files(record)
+        if found is not None:
+            self.sources[node.id] = found
+        return found is not None
 
     def _found(self, node: SourceNode, log: Log) -> SourceFiles:
         """The files themselves; downloads what is missing."""
@@ -123,6 +133,8 @@ class Engine:
             self.store.publish(record)
             if self.remote is not None:
                 self.remote.upload(record, self.store)
+        elif (key := last_key(node)) is not None:
+            self.store.publish(listing_record(node, key, found.files, found.revision, found.kind))
         return found
 
     def _source_paths(self, node: SourceNode) -> Mapping[str, Path]:
@@ -259,6 +271,10 @@ class _Naming:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, PipelineError) and not str(error).startswith(self._prefix):
             error.args = (f"{self._prefix}: {error}",)
+
+
+def _source_files(record: Record) -> SourceFiles:
+    return SourceFiles(record.files, {}, str(record.figures["revision"]), str(record.figures["kind"]))
 
 
 def _first_difference(before: Record, after: Record) -> str:

@@ -19,7 +19,7 @@ from pipeline.build.nodes import Node
 from pipeline.build.process import Spawner, Worker, failure
 from pipeline.build.sandbox import Sandbox, make
 from pipeline.build.stage import Log
-from pipeline.build.store import Record, Store
+from pipeline.build.store import Record, Store, disk_full
 from pipeline.build.worker import describe, run_job
 from pipeline.errors import PipelineError, StageFailed
 
@@ -110,7 +110,8 @@ class Executor:
         log_path = self.store.log_path(node.name, key)
         if node.stage.in_process:
             return run_here(job, log, log_path)
-        worker = self._worker(node, log_path, sandbox.work)
+        with disk_full(self.store.root):
+            worker = self._worker(node, log_path, sandbox.work)
         try:
             result = worker.run(job, log)
         finally:
@@ -136,7 +137,7 @@ class Executor:
     def _keep_reports(self, node: Node, key: str, sandbox: Sandbox) -> list[tuple[Path, Path]]:
         """What a failed stage wrote down about its failure outlives it. Where each file was, and where it is kept."""
         moved = []
-        for path in sorted(sandbox.out.glob("*.json")):
+        for path in sorted(sandbox.out.glob("report*.json")):
             kept = self.store.root / "logs" / f"{node.name}-{key[:16]}.{path.name}"
             path.replace(kept)
             self.console.say(f"{node.name}: {path.name} kept as {kept}")

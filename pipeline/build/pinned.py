@@ -20,11 +20,21 @@ _IDENTITY = ("hub", "repo", "modelscope_repo", "revision", "trust_remote_code", 
 
 def pinned_key(node: SourceNode) -> str | None:
     """The key of the listing's record, or None for a source that may change: a branch, a folder, a file."""
-    spec = node.spec
-    local = spec.get("path") or spec.get("gptq_path") or spec.get("hub") not in ("huggingface", "modelscope")
-    if node.name != STAGE or local or not _COMMIT.fullmatch(str(spec.get("revision", ""))):
+    if not of_a_hub(node) or not _COMMIT.fullmatch(str(node.spec.get("revision", ""))):
         return None
     return digest("source-action", ingredients(node))
+
+
+def last_key(node: SourceNode) -> str | None:
+    """The key of what a hub's branch was when it was last looked up here; for plans only. None for what is no hub's."""
+    return digest("source-last", ingredients(node)) if of_a_hub(node) else None
+
+
+def of_a_hub(node: SourceNode) -> bool:
+    """Whether looking the files up may take a network, or a download."""
+    spec = node.spec
+    local = spec.get("path") or spec.get("gptq_path") or spec.get("hub") not in ("huggingface", "modelscope")
+    return node.name == STAGE and not local
 
 
 def ingredients(node: SourceNode) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,8 @@ HERMETIC = {
     "PYTHONUNBUFFERED": "1",
 }
 GRACE_SECONDS = 20.0
+NEARLY_FULL = 64 << 10  # bytes
+FREE_SOME = "free some space (doit gc --keep 5GB), then run again"
 
 
 class Worker:
@@ -55,7 +58,7 @@ class Worker:
             self._messages.close()
         code = self._wait(killed=result is None)
         if result is None:
-            raise StageFailed(*_ending(code, self.log))
+            raise _disk_is_full(Path(job["out"])) or StageFailed(*_ending(code, self.log))
         if "error" in result:
             raise failure(result["error"], Path(job["out"]), self.log)
         return result
@@ -142,11 +145,19 @@ def failure(error: Mapping[str, Any], out: Path, log: Path) -> StageFailed | Use
     if error["kind"] == "os":
         code = int(error["errno"])
         if code in (errno.ENOSPC, errno.EDQUOT):
-            return StageFailed(
-                out_of_space(out, OSError(code, "")), "free some space (doit gc --keep 5GB), then run again"
-            )
+            return StageFailed(out_of_space(out, OSError(code, "")), FREE_SOME)
         return StageFailed(message, f"read {log}")
-    return StageFailed(f"{message} (a bug in the stage, or damaged input)", f"read {log}")
+    bug = StageFailed(f"{message} (a bug in the stage, or damaged input)", f"read {log}")
+    return _disk_is_full(out) or bug
+
+
+def _disk_is_full(out: Path) -> StageFailed | None:
+    """The failure to report instead of its consequence: native code seldom says why it could not write."""
+    existing = next(folder for folder in (out, *out.parents) if folder.exists())
+    if shutil.disk_usage(existing).free >= NEARLY_FULL:
+        return None
+    full = OSError(errno.ENOSPC, "")
+    return StageFailed(out_of_space(out, full), FREE_SOME)
 
 
 def kill_group(pid: int) -> None:

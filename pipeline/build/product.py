@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,8 +231,9 @@ class ProductMemo:
             return
         entries = {path: entry for path, entry in self._entries.items() if os.path.exists(path)}
         scratch = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        scratch.write_text(json.dumps(entries))
-        os.replace(scratch, self._path)
+        with suppress(OSError):  # on a full disk the next run reads the product once more
+            scratch.write_text(json.dumps(entries))
+            os.replace(scratch, self._path)
 
 
 def _plain(recipe: Mapping[str, Any]) -> dict[str, Any]:

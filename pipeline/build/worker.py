@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,8 +46,9 @@ def main(arguments: list[str]) -> None:
     os.chdir(job["cwd"])
     result = _result(job, log)
     log.send({"result": {**result, "imported": _imported(), "peak": _peak()}})
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(0)
 
 
@@ -64,7 +66,8 @@ def _result(job: dict[str, Any], log: PipeLog) -> dict[str, Any]:
     try:
         run_job(job, log)
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # the log's disk may be full, too
+            traceback.print_exc()
         return {"error": describe(error)}
     return {}
 

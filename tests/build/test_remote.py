@@ -323,3 +323,21 @@ def test_nothing_of_fsspec_is_imported_before_it_is_needed() -> None:
 def test_object_stores_are_known_to_be_atomic() -> None:
     assert Remote("s3://bucket/x", "read", print)._atomic() and not Remote("/plain", "read", print)._atomic()
     assert module.STREAMS > 1
+
+
+def test_a_plan_takes_a_hub_s_branch_as_it_was_last_seen_and_fetches_nothing(project: Project) -> None:
+    spec = {"name": "toy", "hub": "huggingface", "repo": "a/b", "revision": "main", "path": "", "gptq_path": ""}
+    recipe = project.recipe(model=spec)
+    (node,) = project.graph(recipe).sources.values()
+    resolve, asked = project._resolve, []
+    project._resolve = lambda node, log: asked.append(node.name) or resolve(node, log)  # type: ignore[method-assign,func-returns-value]
+    assert project.engine().assume(node, project.listener) is False
+    assert asked == []
+    project.build(recipe)
+    assert asked == ["source"]
+    engine = project.engine()
+    assert engine.assume(node, project.listener) is True
+    assert asked == ["source"]
+    assert set(engine.sources[node.id].files) == {"model.txt", "unrelated.bin"}
+    project.build(recipe)
+    assert asked == ["source", "source"]  # a build looks the branch up every time
