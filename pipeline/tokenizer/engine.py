@@ -34,7 +34,7 @@ class Render:
 class EngineTokenizer:
     """Asks the tokenizer in `file` (tokenizer.mtok or .txt). Raises StageFailed when the engine crashes or hangs."""
 
-    def __init__(self, file: Path, timeout: float = 120.0) -> None:
+    def __init__(self, file: Path, timeout: float = 300.0) -> None:
         self.file, self.timeout = file, timeout
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

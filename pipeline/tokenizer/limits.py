@@ -23,7 +23,7 @@ def known_limits(definition: Definition, form: str) -> list[str]:
         )
     for part in walk(definition.normalizer):
         if part["type"] in NORMAL_FORMS:
-            limits.append(f"{part['type']} orders marks within a script only, and not before a composed letter's own")
+            limits.append(f"{part['type']} orders marks of composed letters, Hebrew and Arabic only")
         if part["type"] == "Strip":
             limits.append("U+0085, U+2028 and U+2029 are not stripped from the start of a text")
         if part["type"] == "BertNormalizer":

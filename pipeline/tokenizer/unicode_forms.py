@@ -3,8 +3,9 @@
 The engine has no NFC or NFKC. Composition is a finite set of strings: characters that the form never keeps, mark
 orders, and every composite's spellings. Characters come from the `tokenizers` library's own tables.
 
-What this does not reach: marks of different scripts in a row, a composite followed by a mark that must come before
-its own (U+00E1 U+0323), and a base whose second mark composes while its first does not. None is in running text.
+What this does not reach: the order of marks that no composite, Hebrew or Arabic has, a composite followed by a mark
+that must come before its own (U+00E1 U+0323), and a base whose second mark composes while its first does not. None of
+them is in running text.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ def test_table_is_about_the_present_corpus() -> None:
     assert found is not None and found.group(1) == fingerprint(), "run pipeline.tokenizer.parity.table again"
 
 
-def test_every_tested_tokenizer_has_a_row() -> None:
-    assert set(_rows()) == {"smollm2", *REAL, *MORE}
+def test_rows_are_tested_tokenizers() -> None:
+    assert {"smollm2", "llama2", "gemma3"} <= set(_rows()) <= {"smollm2", *REAL, *MORE}
 
 
 def test_rows_claim_what_the_tests_check() -> None:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
 
 LANGUAGES = (
     "The quick brown fox jumps over the lazy dog. It's 5 o'clock; they'll say we've DON'T I'M you're!",
@@ -174,7 +177,9 @@ def corpus(count: int, seed: int = 0) -> list[str]:
     texts = [*fixed()]
     mixtures = _mixtures(random.Random(seed))
     while len(texts) < count:
-        texts.append(next(mixtures))
+        text = next(mixtures)
+        if not _piles_marks(text):
+            texts.append(text)
     return texts[:count]
 
 
@@ -211,6 +216,23 @@ def _mixtures(chance: random.Random) -> Iterator[str]:
             yield "".join(chance.choice(script) for _ in range(chance.randint(1, 24)))
         else:
             yield "".join(_any_character(chance) for _ in range(chance.randint(1, 8)))
+
+
+def _piles_marks(text: str) -> bool:
+    """True if two combining marks meet that no writing puts together: of two scripts, or not in the texts above."""
+    pairs = [
+        (one, other) for one, other in pairwise(text) if unicodedata.combining(one) and unicodedata.combining(other)
+    ]
+    return any(
+        unicodedata.name(one, "?").split()[0] != unicodedata.name(other, "?").split()[0]
+        or not {one, other} <= _written()
+        for one, other in pairs
+    )
+
+
+@lru_cache(maxsize=1)
+def _written() -> frozenset[str]:
+    return frozenset("".join((*LANGUAGES, *ODDITIES)))
 
 
 def _any_character(chance: random.Random) -> str:
