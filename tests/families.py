@@ -26,6 +26,7 @@ COMMON: Row = {
 }
 
 _MOE: Row = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "norm_topk_prob": True}
+_ROUTED: Row = {"n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
 _SLIDING_AND_FULL = ["sliding_attention", "full_attention"]
 
 FAMILIES: dict[str, Row] = {
@@ -196,6 +197,18 @@ FAMILIES: dict[str, Row] = {
     },
     "cwm": {"type": "cwm", "head_dim": 32, "sliding_window": 16, "layer_types": _SLIDING_AND_FULL},
     "persimmon": {"type": "persimmon", "num_key_value_heads": OMIT},
+    "hyperclovax": {"type": "hyperclovax"},
+    "iquestcoder": {"type": "iquestcoder"},
+    "stablelm_qk_norm": {"type": "stablelm", "qk_layernorm": True},
+    "phi_qk_norm": {"type": "phi", "qk_layernorm": True},
+    "opt_post_norm": {
+        "type": "opt",
+        "do_layer_norm_before": False,
+        "word_embed_proj_dim": 64,
+        "ffn_dim": 192,
+        "num_key_value_heads": OMIT,
+        "intermediate_size": OMIT,
+    },
     # mixtures of experts
     "qwen2_moe": {"type": "qwen2_moe", **_MOE, "shared_expert_intermediate_size": 96},
     "qwen3_moe": {"type": "qwen3_moe", **_MOE, "head_dim": 32},
@@ -241,7 +254,35 @@ FAMILIES: dict[str, Row] = {
         "layer_types": _SLIDING_AND_FULL,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
     },
+    "hunyuan_v1_moe": {
+        "type": "hunyuan_v1_moe",
+        "num_experts": 8,
+        "moe_topk": 2,
+        "moe_intermediate_size": 64,
+        "head_dim": 32,
+    },
+    "minimax_m2": {"type": "minimax_m2", "num_local_experts": 8, "num_experts_per_tok": 2, "head_dim": 32},
+    "solar_open": {"type": "solar_open", **_ROUTED, "head_dim": 32, "n_group": 1, "topk_group": 1},
+    "flex_olmo": {"type": "flex_olmo", "num_experts": 8, "num_experts_per_tok": 2},
+    "granitemoeshared": {
+        "type": "granitemoeshared",
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "shared_intermediate_size": 64,
+    },
+    "afmoe": {"type": "afmoe", **_MOE, "head_dim": 32, "sliding_window": 16},
+    "exaone_moe": {"type": "exaone_moe", **_MOE, "head_dim": 32},
     # latent attention
+    "glm4_moe_lite": {
+        "type": "glm4_moe_lite",
+        **_ROUTED,
+        "num_key_value_heads": 4,
+        "kv_lora_rank": 32,
+        "q_lora_rank": 48,
+        "qk_rope_head_dim": 16,
+        "qk_nope_head_dim": 16,
+        "v_head_dim": 32,
+    },
     "deepseek_v2": {
         "type": "deepseek_v2",
         "num_key_value_heads": 4,
@@ -285,6 +326,20 @@ FAMILIES: dict[str, Row] = {
     },
     # without transformers' attention interface
     "falcon": {"type": "falcon", "num_kv_heads": 2, "new_decoder_architecture": True, "num_key_value_heads": OMIT},
+    "falcon_multi_query": {
+        "type": "falcon",
+        "multi_query": True,
+        "new_decoder_architecture": False,
+        "parallel_attn": True,
+        "num_key_value_heads": OMIT,
+    },
+    "falcon_alibi": {
+        "type": "falcon",
+        "alibi": True,
+        "multi_query": False,
+        "new_decoder_architecture": False,
+        "num_key_value_heads": OMIT,
+    },
     "bloom": {"type": "bloom", "n_layer": 2, "n_head": 4, "num_key_value_heads": OMIT},
     # state other than keys and values
     "lfm2": {"type": "lfm2", "layer_types": ["conv", "full_attention"], "block_ff_dim": 192, "conv_L_cache": 3},

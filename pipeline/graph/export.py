@@ -149,8 +149,12 @@ def _trace_at(
     embedded = tracer.tensor(reshape(tracer, tracer.value(rows), (1, length, hidden)))
     head = Head(id(embedding), id(model.get_output_embeddings().weight), _ends(model, names)[1], ids, embedded, index)
     functions |= function_rules(head, _owners(model))
-    with tracer:
-        logits = model(input_ids=ids, position_ids=positions_, use_cache=False).logits
+    try:
+        with tracer:
+            logits = model(input_ids=ids, position_ids=positions_, use_cache=False).logits
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{type(model).__name__} cannot be traced: {type(error).__name__}: {reason}") from error
     tracer.graph.outputs = {"logits": tracer.value(logits), **tracer.graph.outputs}
     drop_dead(tracer.graph)
     if any(tracer.value(ids) in node.inputs for node in tracer.graph.nodes):

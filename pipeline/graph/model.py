@@ -24,7 +24,12 @@ def load_config(folder: Path, trust_remote_code: bool = False) -> PretrainedConf
     """The config of a Hugging Face folder. UserError when transformers does not know the model type."""
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if "custom code" in str(error):
+            raise UserError(
+                "the model comes with Python code of its own, which would run on this machine",
+                "read it, and set model.trust_remote_code=true if you trust it",
+            ) from None
         raise UserError(f"transformers cannot read the model's config.json: {_first_line(error)}") from None
     return config
 
@@ -68,9 +73,15 @@ def positions(config: PretrainedConfig) -> int:
 def _use_placeholders(model: Model) -> None:
     # Set on the configs, not through from_config: that refuses implementations that a model does not list, and some
     # models that list none run through the interface all the same. Those that do not are found when they are traced.
+    text = model.config.get_text_config()
+    if getattr(text, "alibi", False) or getattr(text, "use_alibi", False):
+        raise UserError(
+            "the model adds a bias by distance to its attention scores (ALiBi), for which the engine's attention op "
+            "has no place"
+        )
     # Models from before the interface have torch's attention at best; the trace catches that one too.
     kind = IMPLEMENTATION if model._supports_attention_backend else "sdpa"
-    if kind == "sdpa" and getattr(model.config.get_text_config(), "sliding_window", None):
+    if kind == "sdpa" and getattr(text, "sliding_window", None):
         raise UserError(f"{type(model).__name__} does not say which of its layers have a sliding window")
     for config in {id(m.config): m.config for m in model.modules() if hasattr(m, "config")}.values():
         config._attn_implementation_internal = kind

@@ -33,6 +33,10 @@ class RotaryTable(torch.nn.Module):
         self.positions = positions
         self._done: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor]] = {}
 
+    def __getattr__(self, name: str) -> Any:
+        """What models ask of their rotary module beside its tables (its config, say) is the original's to answer."""
+        return getattr(self.__dict__["original"], name)
+
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """cos and sin [1, sequence, dim] in the layout of the original module's."""
         key = (id(position_ids), args, tuple(sorted(kwargs.items())))

@@ -10,12 +10,14 @@ from pipeline.errors import UserError
 
 SUPPORTED = frozenset(
     {
-        "apertus", "arcee", "biogpt", "cohere", "cohere2", "cwm", "deepseek_v2", "deepseek_v3", "dots1", "ernie4_5",
-        "ernie4_5_moe", "exaone4", "falcon", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "glm4_moe", "gpt2",
-        "gpt_bigcode", "gpt_neox", "gpt_oss", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "internlm3",
-        "jais2", "llama", "minicpm3", "ministral", "ministral3", "mistral", "mixtral", "nanochat", "nemotron", "olmo",
-        "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3",
-        "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2", "vaultgemma",
+        "afmoe", "apertus", "arcee", "biogpt", "cohere", "cohere2", "cwm", "deepseek_v2", "deepseek_v3", "dots1",
+        "ernie4_5", "ernie4_5_moe", "exaone4", "exaone_moe", "falcon", "flex_olmo", "gemma", "gemma2", "gemma3_text",
+        "glm", "glm4", "glm4_moe", "glm4_moe_lite", "gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "granite",
+        "granitemoe", "granitemoeshared", "helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "hyperclovax", "internlm3",
+        "iquestcoder", "jais2", "llama", "minicpm3", "minimax_m2", "ministral", "ministral3", "mistral", "mixtral",
+        "nanochat", "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe",
+        "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "solar_open", "stablelm", "starcoder2",
+        "vaultgemma",
     }
 )  # fmt: skip
 
