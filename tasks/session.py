@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.build.code import CodeDigests
 from pipeline.build.console import Terminal
@@ -23,6 +23,9 @@ from pipeline.build.store import Blob, Store
 from pipeline.errors import UserError
 from tasks.places import artifacts, store_folder, store_of
 from tasks.request import BadRequest, Request, current, start_folder
+
+if TYPE_CHECKING:
+    from pipeline.recipe.compose import Composed
 
 
 @dataclass
@@ -61,6 +64,8 @@ def _open(request: Request) -> Session:
     recipes = compose_cached(overrides, store_folder() / "recipes", start_folder())
     configs = [recipe.config for recipe in recipes]
     store = Store(store_of(configs))
+    if request.verb == "export":
+        _refuse_full_disk(recipes, store.root)
     store.create()
     hold_shared(store.lock_path("gc"))
     graph = build_graph(configs, registry.stages(), artifacts())
@@ -76,6 +81,13 @@ def _open(request: Request) -> Session:
     _end_cleanly(engine)
     notes = tuple(dict.fromkeys(note for recipe in recipes for note in recipe.notes))
     return Session(request, engine, graph, terminal, notes)
+
+
+def _refuse_full_disk(recipes: Sequence[Composed], store: Path) -> None:
+    """Before any work: the disk must hold what is new. A product that exists may be a hit, which needs no room."""
+    from pipeline.recipe.preflight import refuse_full_disk
+
+    refuse_full_disk([(one.recipe, None) for one in recipes if not (artifacts() / one.name).exists()], store)
 
 
 def remote_of(recipes: Sequence[Mapping[str, Any]], terminal: Terminal) -> RemoteStore | None:

@@ -26,6 +26,10 @@ from pipeline.errors import StageFailed
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
 REPORT = ("quality", "report.json")
+TOKENIZER_FACTS = ("tokenizer", "tokenizer.json")
+LAYOUT = ("graph", "layout.json")
+# What a product's user must know of the layout: how far positions reach, and where the graph departs from the model.
+LAYOUT_FACTS = ("model_type", "max_position_embeddings", "approximations", "notes")
 # (stage, its files, folder within the product)
 SHIPPED = (
     ("graph", ("llm.onnx",), "onnx"),
@@ -146,17 +150,26 @@ def make_manifest(engine: Engine, product: Product, files: Mapping[str, Blob]) -
         "files": {name: {"sha256": blob.sha256, "size": blob.size} for name, blob in sorted(files.items())},
         "stages": {name: {"key": record.key, "output": record.output} for name, record in records.items()},
         "notes": [f"{name}: {note}" for name, record in records.items() for note in record.notes],
+        "model": {key: value for key, value in _output(engine, product, LAYOUT).items() if key in LAYOUT_FACTS},
+        "tokenizer": _output(engine, product, TOKENIZER_FACTS),
         "verification": _verification(engine, product),
     }
 
 
 def _verification(engine: Engine, product: Product) -> dict[str, Any]:
     mode = (product.recipe.get("verify") or {}).get("mode", "off")
-    stage, name = REPORT
-    if stage not in product.nodes:
-        return {"mode": mode, "verified": False}
-    path = engine.materialise(Edge(product.nodes[stage], (name,)))[name]
-    return {"mode": mode, "verified": True, "report": json.loads(path.read_text(encoding="utf-8"))}
+    report = _output(engine, product, REPORT)
+    return {"mode": mode, "verified": True, "report": report} if report else {"mode": mode, "verified": False}
+
+
+def _output(engine: Engine, product: Product, which: tuple[str, str]) -> dict[str, Any]:
+    """The content of a stage's JSON file; empty if the product has no such stage, or the stage wrote no such file."""
+    stage, name = which
+    node = product.nodes.get(stage)
+    if node is None or name not in engine.outcomes[node.id].record.files:
+        return {}
+    found = json.loads(engine.materialise(Edge(node, (name,)))[name].read_text(encoding="utf-8"))
+    return found if isinstance(found, dict) else {}
 
 
 def _source(engine: Engine, node_id: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def unknown_option(group: str, name: str, known: Any) -> UserError:
 
 def read_yaml(file: Path) -> Any:
     """The plain content of a YAML file. Raises UserError with the line of a syntax error."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:

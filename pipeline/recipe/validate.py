@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.graph.support import check_model_type
 from pipeline.recipe.schema import Quant, Recipe, Rule
 from pipeline.runtime.check import modernised, refuse
 from pipeline.runtime.key import version
@@ -55,6 +56,7 @@ def validate(recipe: Recipe) -> None:
     """Raises UserError for the first rule that the recipe breaks."""
     _check_choices(recipe)
     _check_source(recipe)
+    check_model_type(recipe.model.family)
     _check_adapter(recipe)
     _check_quant(recipe)
     _check_embedding(recipe)
@@ -208,6 +210,7 @@ def notes(recipe: Recipe) -> Iterator[str]:
 def validate_against_model(recipe: Recipe, config: Mapping[str, Any]) -> None:
     """Check the recipe against the model's config.json. Raises UserError: block sizes, impossible tying."""
     quant = recipe.quant
+    check_model_type(str(text_config(config).get("model_type", "")))
     sizes = input_sizes(text_config(config))
     width = {name: size for name, size in sizes.items() if name == "hidden_size"}
     if quant.bits < 16 and not any(rule.block is not None or rule.bits == 16 or rule.keep for rule in quant.rules):

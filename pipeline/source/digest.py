@@ -1,4 +1,4 @@
-"""sha256 of files, remembered by (path, inode, size, mtime) so that a build that changes nothing reads nothing."""
+"""sha256 of files, remembered by (path, inode, size, mtime, ctime) so that a no-op reads nothing."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class DigestMemo:
         real = path.resolve()
         stat = real.stat()
         key = str(real)
-        identity = [stat.st_ino, stat.st_size, stat.st_mtime_ns]
+        identity = _identity(stat)
         known = self._entries.get(key)
-        if known is not None and known[:3] == identity:
-            return SourceFile(real, str(known[3]), stat.st_size)
+        if known is not None and known[:-1] == identity:
+            return SourceFile(real, str(known[-1]), stat.st_size)
         digest = sha256_of(real)
         self.hashed.append(real)
         if time.time_ns() - stat.st_mtime_ns > SETTLED_NS:
@@ -47,7 +47,7 @@ class DigestMemo:
         """Take `digest` for `path` from a hub's own metadata, so that a fresh download is not read once more."""
         real = path.resolve()
         stat = real.stat()
-        self._entries[str(real)] = [stat.st_ino, stat.st_size, stat.st_mtime_ns, digest]
+        self._entries[str(real)] = [*_identity(stat), digest]
         self._changed = True
 
     def save(self) -> None:
@@ -76,6 +76,11 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _identity(stat: os.stat_result) -> list[object]:
+    """ctime as well: an edit that sets mtime back cannot set that."""
+    return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
 def _load(path: Path) -> dict[str, list[object]]:
     try:
         entries = json.loads(path.read_text())
@@ -83,4 +88,4 @@ def _load(path: Path) -> dict[str, list[object]]:
         return {}
     if not isinstance(entries, dict):
         return {}
-    return {key: value for key, value in entries.items() if isinstance(value, list) and len(value) == 4}
+    return {key: value for key, value in entries.items() if isinstance(value, list) and len(value) == 5}

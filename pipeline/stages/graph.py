@@ -16,6 +16,7 @@ STAGE = Stage(
     inputs=(Input("checkpoint", ("config.json", "tensors.json", "small.safetensors", "*.py")),),
     config=("graph.allow_approximate", "model.trust_remote_code", "target.graph.fuse_c4", "target.mnnconvert"),
     tools=("MNN", "onnx", "torch", "transformers"),
+    warm=("torch", "transformers"),
     memory=lambda recipe: 600 << 20,
 )
 

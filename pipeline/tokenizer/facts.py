@@ -40,11 +40,16 @@ class Facts:
 
 
 def read_facts(folder: Path) -> Facts:
-    """The facts in `folder`/tokenizer.json. Raises StageFailed if they are missing or of another version."""
-    path = folder / "tokenizer.json"
+    """The facts of a product (in its manifest.json) or of the stage's output (tokenizer.json).
+
+    Raises StageFailed if they are missing or of another version.
+    """
+    manifest = folder / "manifest.json"
+    path = manifest if manifest.is_file() else folder / "tokenizer.json"
     try:
-        return Facts(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Facts(**(content["tokenizer"] if path == manifest else content))
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise StageFailed(
             f"{path} does not hold the facts of a tokenizer: {error}", "export the model again"
         ) from error

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
         return 0
     print(_page(facts))
-    if (Path(facts["folder"]) / "tokenizer.json").is_file():
+    if any((Path(facts["folder"]) / name).is_file() for name in ("manifest.json", "tokenizer.json")):
         from pipeline.tokenizer import inspect as tokenizer
 
         print("", *tokenizer.describe(Path(facts["folder"])), sep="\n")

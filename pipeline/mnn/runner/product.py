@@ -40,8 +40,9 @@ class Product:
     @property
     def positions(self) -> int:
         """Positions that the model was made for, as far as the product says so; 0 = unknown."""
-        model = self.manifest.get("config", {}).get("model", {})
-        known = self.config.get("max_position_embeddings") or model.get("context_length")
+        traced = self.manifest.get("model", {}).get("max_position_embeddings")
+        recipe = self.manifest.get("config", {}).get("model", {}).get("context_length")
+        known = self.config.get("max_position_embeddings") or traced or recipe
         return known if isinstance(known, int) and known > 0 else 0
 
     def file(self, key: str, default: str) -> Path:
