@@ -104,7 +104,7 @@ def test_a_refused_product_leaves_no_folder_and_keeps_the_report(workshop: Works
     assert "mean KL divergence" in result.error
     assert "limit 0.01" in result.error
     assert not workshop.product("refused").exists()
-    kept = [Path(word) for word in (result.out + result.err).split() if word.endswith("report.json")]
+    kept = [Path(word) for word in (result.out + result.err).split() if word.endswith("report.json") and "/" in word]
     assert kept, result.out
     report = json.loads(kept[0].read_text("utf-8"))
     assert [check["name"] for check in report["checks"] if check["passed"] is False] == ["mean KL divergence"]
@@ -138,6 +138,6 @@ def test_no_process_of_an_export_imports_mnns_tools(workshop: Workshop, int4: Re
     result = workshop.export(MODEL, "quant=int4", "quant.block=32", "name=telemetry", PYTHONPATH=paths)
     assert result.code == 0, result.err
     imported = set(seen.read_text().split())
-    assert {"MNN", "_tools"} <= imported, "the hook saw neither the engine nor the converter"
+    assert {"MNN", "_tools"} <= {name.split(".")[0] for name in imported}, "the hook saw neither the engine nor the converter"
     assert not [name for name in imported if name.startswith("MNN.tools")]
     assert "MNN.tools" not in sys.modules

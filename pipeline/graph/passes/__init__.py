@@ -11,6 +11,7 @@ from pipeline.graph.passes.dead import drop_dead
 from pipeline.graph.passes.head_gamma import part_head_gammas
 from pipeline.graph.passes.interleaved_rope import permute_rows
 from pipeline.graph.passes.linear_input import drop_linear_reshapes
+from pipeline.graph.passes.order import order_nodes
 from pipeline.graph.passes.positions import check_positions
 from pipeline.graph.passes.reshapes import join_reshapes
 from pipeline.graph.passes.split_linear import split_linears
@@ -31,6 +32,7 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
     drop_linear_reshapes,
     join_reshapes,
     drop_dead,
+    order_nodes,
 )
 
 
