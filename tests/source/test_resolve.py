@@ -28,18 +28,19 @@ def test_path_goes_before_the_hub(folder: Path, tmp_path: Path, log: KeptLog) ->
     assert listing.kind == "directory" and listing.revision == ""
 
 
-def test_second_resolve_hashes_nothing(folder: Path, tmp_path: Path, log: KeptLog) -> None:
+def test_an_edit_that_restores_size_and_time_is_noticed(folder: Path, tmp_path: Path, log: KeptLog) -> None:
     past = time.time_ns() - 10**10
     for path in folder.glob("*.*"):
         os.utime(path, ns=(past, past))
     model = {"hub": "local", "path": str(folder)}
     first = resolve(model, tmp_path / "cache", log)
+    assert resolve(model, tmp_path / "cache", log) == first
     weights = folder / "model.safetensors"
     content, stat = weights.read_bytes(), weights.stat()
-    with weights.open("r+b") as file:  # same inode, size and time: only reading the file again would notice
+    with weights.open("r+b") as file:  # same inode, size and modification time: the change time tells
         file.write(bytes(len(content)))
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert resolve(model, tmp_path / "cache", log) == first
+    assert resolve(model, tmp_path / "cache", log).files["model.safetensors"] != first.files["model.safetensors"]
 
 
 def test_gptq_folder_is_beside_the_base(folder: Path, tmp_path: Path, log: KeptLog) -> None:
