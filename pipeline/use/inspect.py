@@ -23,11 +23,18 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
         return 0
     print(_page(facts))
-    if any((Path(facts["folder"]) / name).is_file() for name in ("manifest.json", "tokenizer.json")):
+    if "tokenizer" in _manifest(Path(facts["folder"])):  # products of other exporters have no such facts
         from pipeline.tokenizer import inspect as tokenizer
 
         print("", *tokenizer.describe(Path(facts["folder"])), sep="\n")
     return 0
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The content of manifest.json; empty if there is none."""
+    path = folder / "manifest.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
 
 
 def describe(product: Product) -> dict[str, Any]:
