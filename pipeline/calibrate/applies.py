@@ -6,19 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 MODEL_CONFIG = ("model.trust_remote_code", "adapter.mode", "adapter.weight")
-PRECISION_CONFIG = (
-    "quant.algorithm",
-    "quant.bits",
-    "quant.block",
-    "quant.lm_bits",
-    "quant.lm_block",
-    "quant.symmetric",
-    "quant.scale_bits",
-    "quant.rules",
-    "quant.target_bytes",
-    "quant.target_bpw",
-    "quant.max_kld",
-)
 BUDGETS = ("target_bytes", "target_bpw", "max_kld")
 
 

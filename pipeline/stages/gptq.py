@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
-from pipeline.calibrate.applies import MODEL_CONFIG, PRECISION_CONFIG, stream_memory, uses
+from pipeline.calibrate.applies import MODEL_CONFIG, stream_memory, uses
+from pipeline.weights.config import PRECISION_CONFIG
 
 STAGE = Stage(
     name="gptq",
@@ -31,8 +32,8 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     """Write solution-*.safetensors (codes, scales, zeros by linear) and statistics.safetensors (E[x²] by linear)."""
     from pipeline.calibrate.prepare import prepared
     from pipeline.calibrate.solve import solve_layers
-    from pipeline.calibrate.store import save_importance, save_solution
     from pipeline.weights.allocation import precisions_for
+    from pipeline.weights.calibrated import save_importance, save_solution
 
     ready = prepared(config, inputs)
     layout = ready.layout
@@ -43,7 +44,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         ready.sequences,
         layout.lm_head,
         bool(config["quant"]["act_order"]),
-        lambda name, solution: save_solution(out, name, solution),
+        lambda name, solution: save_solution(out, name, solution.codes, solution.scale, solution.zero),
         log.progress,
     )
     save_importance(out, squares)

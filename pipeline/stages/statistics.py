@@ -25,7 +25,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     """Write statistics.safetensors: by linear, float32 [in_features], E[x²]."""
     from pipeline.calibrate.prepare import prepared
     from pipeline.calibrate.statistics import importance
-    from pipeline.calibrate.store import save_importance
+    from pipeline.weights.calibrated import save_importance
 
     ready = prepared(config, inputs)
     found = importance(ready.stream, ready.layout.linears, ready.sequences, ready.layout.lm_head, log.progress)

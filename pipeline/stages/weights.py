@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
-from pipeline.calibrate.applies import PRECISION_CONFIG
+from pipeline.weights.config import PRECISION_CONFIG
 
 WEIGHT_FILE = "llm.mnn.weight"
 
@@ -64,7 +64,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
 
 def _calibrated(inputs: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(importances, solutions) by linear, from whichever calibrating stage the recipe needs."""
-    from pipeline.calibrate.store import load_importance, load_solutions
+    from pipeline.weights.calibrated import load_importance, load_solutions
 
     importance: dict[str, Any] = {}
     for stage in ("statistics", "gptq"):

@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.calibrate.store import load_importance, load_solutions
 from pipeline.stages import checkpoint, gptq, graph, sensitivity, statistics, weights
+from pipeline.weights.calibrated import load_importance, load_solutions
 from tests.stages.test_weights import Recorder
 from tests.weights.helpers import dequantised
 

@@ -12,6 +12,7 @@ import gguf
 import numpy as np
 import pytest
 
+from pipeline.build.code import CodeDigests
 from pipeline.errors import UserError
 from pipeline.stages import weights
 from tests.weights.helpers import dequantised
@@ -129,3 +130,10 @@ def test_source_keeps_the_codes_of_the_file(
         relative = np.linalg.norm(miss) / np.linalg.norm(truth[tensor])
         assert relative < 2e-4
         assert (entry["squared_error"] / entry["squared_norm"]) ** 0.5 == pytest.approx(relative, rel=1e-2)
+
+
+def test_another_way_to_calibrate_rebuilds_no_product_that_is_not_calibrated() -> None:
+    """Nothing of pipeline/calibrate is in the stage's action key; its outputs reach it as inputs."""
+    files = CodeDigests().closure(weights.STAGE.module)
+    assert "pipeline/weights/calibrated.py" in files
+    assert not [name for name in files if name.startswith("pipeline/calibrate")]

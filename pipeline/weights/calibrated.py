@@ -1,19 +1,20 @@
-"""What calibration hands to the weight stage: importances and solutions, as safetensors."""
+"""What calibration hands to the weight stage: importances and solutions, as safetensors.
+
+The format's home is on the reader's side: the weight stage then imports nothing of `pipeline.calibrate`, and another
+way to calibrate rebuilds no product that is not calibrated.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.checkpoint.safetensors import read_safetensors, write_safetensors
-
-if TYPE_CHECKING:
-    from pipeline.calibrate.gptq import Solution
 
 F32 = NDArray[np.float32]
 STATISTICS = "statistics.safetensors"
@@ -30,9 +31,9 @@ def load_importance(folder: Path) -> dict[str, F32]:
     return {name: tensor.read() for name, tensor in read_safetensors(path).items()} if path.is_file() else {}
 
 
-def save_solution(folder: Path, name: str, solution: Solution) -> None:
-    """One file per linear, written as soon as it is known."""
-    arrays: dict[str, Any] = {"codes": solution.codes, "scale": solution.scale, "zero": solution.zero}
+def save_solution(folder: Path, name: str, codes: NDArray[np.uint8], scale: F32, zero: F32) -> None:
+    """One file per linear, written as soon as it is known. codes: uint8 [out, in]; scale, zero: [out, in / block]."""
+    arrays: dict[str, Any] = {"codes": codes, "scale": scale, "zero": zero}
     write_safetensors(folder / f"solution-{name}.safetensors", arrays)
 
 
