@@ -17,9 +17,10 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.recipe import naming, paths, typed, validate
-from pipeline.recipe.conf import GROUPS, SHIPPED, Stamp, conf_dirs, options, stamp, unknown_option, yaml_files
+from pipeline.recipe.conf import GROUPS, SHIPPED, Stamp, conf_dirs, stamp, yaml_files
 from pipeline.recipe.overrides import is_text, prepare, quote, split
 from pipeline.recipe.schema import Recipe
+from pipeline.recipe.unknown import refuse_early, refuse_unknown_options
 
 CONFIG_NAME = "config"
 
@@ -57,6 +58,7 @@ def compose(overrides: Sequence[str], folders: Sequence[Path] | None = None, cwd
     prepared = prepare(overrides)
     start = cwd or Path.cwd()
     places = tuple(folders) if folders is not None else tuple(conf_dirs(cwd=start))
+    refuse_early(prepared, places)
     loader = _loader(places, stamp(yaml_files(places)))
     composed = [_finish(loader, job, start) for job in loader.expand(prepared)]
     naming.refuse_collisions([(one.name, one.overrides) for one in composed])
@@ -114,7 +116,6 @@ class _Loader:
         self.search_path = _search_path(folders)
         self.loader = ConfigLoaderImpl(self.search_path)
         self.repository: Any = None
-        self.options: dict[str, list[str]] = {}
         self.baselines: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def expand(self, overrides: list[str]) -> list[list[str]]:
@@ -131,7 +132,7 @@ class _Loader:
 
     def compose(self, job: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
         """(plain resolved config, group choices) of one recipe."""
-        self._refuse_unknown_options(job)
+        refuse_unknown_options(job, self.folders)
         with translated(job):
             try:
                 return self.lean(job)
@@ -180,17 +181,6 @@ class _Loader:
         with open_dict(config):
             del config["hydra"]
         return _container(config), choices
-
-    def _refuse_unknown_options(self, job: list[str]) -> None:
-        for text in job:
-            key, value = split(text)
-            if key not in GROUPS:
-                continue
-            if key not in self.options:
-                self.options[key] = options(key, self.folders)
-            known = self.options[key]
-            if value.strip("'\"") not in known:
-                raise unknown_option(key, value.strip("'\""), known)
 
 
 def _search_path(folders: list[Path]) -> Any:
