@@ -31,7 +31,7 @@ LONG = {"max_tokens": 400, "logit_bias": {"257": -100}, "temperature": 1.0}
 
 
 @contextmanager
-def _serving(product: Path, *options: str, token: str = "") -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def serving(product: Path, *options: str, token: str = "") -> Iterator[tuple[str, subprocess.Popen[str]]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -59,7 +59,7 @@ def _wait_for(url: str, process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture(scope="module")
 def server(product: Path) -> Iterator[str]:
-    with _serving(product, "--queue", "100", "--workers", "2", "--max-body", "20000") as (url, _):
+    with serving(product, "--queue", "100", "--workers", "2", "--max-body", "20000") as (url, _):
         yield url
 
 
@@ -175,7 +175,7 @@ def test_the_page(server: str) -> None:
 
 
 def test_the_queue_has_a_bound_and_a_client_that_leaves_frees_its_engine(product: Path) -> None:
-    with _serving(product, "--queue", "0") as (url, _):
+    with serving(product, "--queue", "0") as (url, _):
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
         stream = client.chat.completions.create(model="tiny", messages=MESSAGES, stream=True, **LONG)
         next(iter(stream))
@@ -194,7 +194,7 @@ def test_the_queue_has_a_bound_and_a_client_that_leaves_frees_its_engine(product
 
 
 def test_a_crashed_engine_is_one_error_and_is_replaced(product: Path) -> None:
-    with _serving(product) as (url, process):
+    with serving(product) as (url, process):
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
         children = psutil.Process(process.pid).children()
         assert len(children) == 1
@@ -205,7 +205,7 @@ def test_a_crashed_engine_is_one_error_and_is_replaced(product: Path) -> None:
 
 
 def test_a_token_is_asked_for_and_a_stop_ends_the_engines(product: Path) -> None:
-    with _serving(product, token="s3cret") as (url, process):
+    with serving(product, token="s3cret") as (url, process):
         with pytest.raises(openai.AuthenticationError):
             openai.OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0).models.list()
         assert list(openai.OpenAI(base_url=f"{url}/v1", api_key="s3cret", max_retries=0).models.list())
