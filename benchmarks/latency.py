@@ -3,8 +3,8 @@
     python benchmarks/latency.py [--json] [--runs 7]
 
 Builds one product and a sweep of 16 of it (verify=off; they differ in config.json only, and share all stages but that)
-in a folder of its own, then times commands. Wall seconds are the best of the runs, processor seconds the least: on a
-machine that does other things besides, the latter say more.
+in a folder of its own, then times the commands in turns, so that a busy moment hits them all alike. Shown are medians,
+the spread of the wall seconds and the processor seconds, which say more on a machine that does other things besides.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -48,25 +49,37 @@ CASES = (
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds."""
+    """Seconds: medians, and the spread of the wall seconds."""
 
     name: str
     wall: float
+    best: float
+    worst: float
     processor: float
     target: float
 
 
-def measure(case: Case, folder: Path, runs: int) -> Timing:
-    """The best of `runs`. Raises RuntimeError if the command does not end as it must."""
-    walls, processors = [], []
+def measure(cases: Sequence[Case], folder: Path, runs: int) -> list[Timing]:
+    """Every case `runs` times, in turns. Raises RuntimeError if a command does not end as it must."""
+    samples: dict[str, list[tuple[float, float]]] = {case.name: [] for case in cases}
     for _ in range(runs):
-        before, started = _processor(), time.perf_counter()
-        code, text = _doit(case.arguments, folder)
-        walls.append(time.perf_counter() - started)
-        processors.append(_processor() - before)
-        if code != case.code:
-            raise RuntimeError(f"{case.name}: exit code {code}: {text}")
-    return Timing(case.name, round(min(walls), 3), round(min(processors), 3), case.target)
+        for case in cases:
+            samples[case.name].append(_timed(case, folder))
+    return [_timing(case, samples[case.name]) for case in cases]
+
+
+def _timed(case: Case, folder: Path) -> tuple[float, float]:
+    before, started = _processor(), time.perf_counter()
+    code, text = _doit(case.arguments, folder)
+    if code != case.code:
+        raise RuntimeError(f"{case.name}: exit code {code}: {text}")
+    return time.perf_counter() - started, _processor() - before
+
+
+def _timing(case: Case, samples: Sequence[tuple[float, float]]) -> Timing:
+    walls, processors = zip(*samples, strict=True)
+    figures = (statistics.median(walls), min(walls), max(walls), statistics.median(processors))
+    return Timing(case.name, *(round(figure, 3) for figure in figures), case.target)
 
 
 def _doit(arguments: Sequence[str], folder: Path) -> tuple[int, str]:
@@ -95,13 +108,13 @@ def main(arguments: Sequence[str]) -> int:
             code, text = _doit(("export", *recipe), folder)
             if code:
                 raise RuntimeError(text)
-        timings = [measure(case, folder, options.runs) for case in CASES]
+        timings = measure(CASES, folder, options.runs)
     if options.json:
         print(json.dumps([asdict(timing) for timing in timings], indent=2))
     else:
         for one in timings:
             verdict = "" if one.wall <= one.target else "  TOO SLOW"
-            seconds = f"{one.wall:6.2f} s  (processor {one.processor:5.2f} s)"
+            seconds = f"{one.wall:6.2f} s  ({one.best:.2f}–{one.worst:.2f}, processor {one.processor:.2f})"
             print(f"{one.name:<24} {seconds}  target {one.target:.2f} s{verdict}")
     return 0 if all(one.wall <= one.target for one in timings) else 1
 
