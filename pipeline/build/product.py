@@ -37,6 +37,9 @@ SHIPPED = (
     ("weights", ("*.mnn.weight",), ""),
     ("embedding", ("embeddings_*.bin",), ""),
     ("tokenizer", ("tokenizer.mtok", "tokenizer.txt"), ""),
+    ("visual_link", ("*.mnn", "*.mnn.json"), ""),
+    ("visual_weights", ("*.mnn.weight",), ""),
+    ("visual_graph", ("visual.json",), ""),
     ("config", ("config.json", "llm_config.json"), ""),
 )
 FICLONE = 0x40049409  # linux/fs.h

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from pipeline.errors import UserError
 from pipeline.graph import layout, lengths, onnx_file
 from pipeline.graph.attention import check_windows, without_masks
 from pipeline.graph.bindings import Bindings, bind, small_values
+from pipeline.graph.decoder import Decoder, Inputs, decoder_of, split_rows
 from pipeline.graph.ir import Graph, Part
 from pipeline.graph.linear import Head, function_rules
 from pipeline.graph.lowering import LOWERINGS
 from pipeline.graph.model import Model, instantiate, load_config, positions, prepare
-from pipeline.graph.moves import reshape
 from pipeline.graph.passes import clean
 from pipeline.graph.passes.dead import drop_dead
 from pipeline.graph.rope import patched_rope
@@ -49,7 +50,7 @@ def export(checkpoint: Path, out: Path, options: Options, trust_remote_code: boo
     bindings = bind(model, {name: entry["shape"] for name, entry in listed.items()})
     values = small_values(checkpoint / "small.safetensors", bindings)
     prepare(model, values)
-    traced = trace(model, values, options)
+    traced = trace(model, values, options, decoder_of(config, options))
     clean(traced.graph)
     for experts in traced.graph.experts.values():
         clean(experts.graph)
@@ -68,20 +69,23 @@ class Traced:
     limit: int
     notes: tuple[str, ...]
     approximations: tuple[str, ...]
+    decoder: Decoder
 
 
-def trace(model: Model, values: Callable[[str], torch.Tensor], options: Options) -> Traced:
+def trace(
+    model: Model, values: Callable[[str], torch.Tensor], options: Options, decoder: Decoder | None = None
+) -> Traced:
     """Runs the model twice, at two lengths, and merges what it did."""
-    names = _parameter_names(model)
+    names, decoder = parameter_names(model), decoder or Decoder()
     modules = {type(module).__module__ for module in model.modules() if ".modeling_" in type(module).__module__}
     with patched_rope(sorted(modules)), without_masks():
-        short, long = (_trace_at(model, names, values, options, length) for length in lengths.LENGTHS)
+        short, long = (_trace_at(model, names, values, options, length, decoder) for length in lengths.LENGTHS)
     graph = lengths.merge(short.graph, long.graph)
     lengths.merge_experts(graph.experts, long.graph.experts)
     check_windows(model.config.get_text_config(), graph)
     embedding, head = _ends(model, names)
     limit = min(positions(model.config), short.position_limit or positions(model.config))
-    return Traced(graph, head, embedding, limit, tuple(short.notes), tuple(short.approximations))
+    return Traced(graph, head, embedding, limit, tuple(short.notes), tuple(short.approximations), decoder)
 
 
 def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: Bindings) -> dict[str, Any]:
@@ -94,14 +98,14 @@ def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: B
     return {
         "format": layout.FORMAT,
         "model_type": text.model_type,
-        "hidden_size": columns,
+        "hidden_size": columns + traced.decoder.markers,
         "vocab_size": next(entry["out_features"] for entry in linears if entry["name"] == head),
         "num_layers": int(text.num_hidden_layers),
         "attention_type": "mix" if graph.window else "full",
         "sliding_window": graph.window,
-        "is_mrope": False,
+        "is_mrope": traced.decoder.axes > 1,
         "max_position_embeddings": traced.limit,
-        "embedding": {"parts": embedding, "rows": rows, "columns": columns},
+        "embedding": {"parts": embedding, "rows": rows, "columns": columns, **_markers(traced.decoder)},
         "lm_head": head,
         "tied": next(entry["parts"] for entry in linears if entry["name"] == head) == embedding,
         "linears": linears,
@@ -111,7 +115,12 @@ def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: B
     }
 
 
-def _parameter_names(model: Model) -> dict[int, str]:
+def _markers(decoder: Decoder) -> dict[str, int]:
+    """Columns of zeros behind the token table's, where the decoder reads some."""
+    return {"markers": decoder.markers} if decoder.markers else {}
+
+
+def parameter_names(model: Model) -> dict[int, str]:
     """id of each parameter → its first name."""
     names: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -134,27 +143,27 @@ def _trace_at(
     values: Callable[[str], torch.Tensor],
     options: Options,
     length: int,
+    decoder: Decoder,
 ) -> Tracer:
     functions: dict[Any, Any] = {}
     tracer = Tracer(LOWERINGS, functions, names, values, options)
     tracer.length = length
     embedding = model.get_input_embeddings().weight
     hidden = int(embedding.shape[1])
-    rows = tracer.new_input("input_ids", (length, 1, hidden), torch.float32)
+    rows = tracer.new_input("input_ids", (length, 1, hidden + decoder.markers), torch.float32)
     tracer.new_input("attention_mask", (1, 1, length, length), torch.float32)
-    positions_ = tracer.new_input("position_ids", (1, length), torch.int64)
+    positions_ = tracer.new_input("position_ids", (decoder.axes, length), torch.int64)
     index = tracer.new_input("logits_index", (1,), torch.int64)
+    extra = decoder.extra(tracer, length, hidden)
     ids = tracer.new_input("token_ids", (1, length), torch.int64)
     tracer.graph.inputs.pop("token_ids")  # only the embedding may read it, and that is the engine's
-    embedded = tracer.tensor(reshape(tracer, tracer.value(rows), (1, length, hidden)))
+    embedded, markers = split_rows(tracer, tracer.value(rows), hidden, decoder.markers)
+    layers = int(model.config.get_text_config().num_hidden_layers)
+    given = Inputs(tracer, ids, embedded, markers, positions_, layers, extra)
     head = Head(id(embedding), id(model.get_output_embeddings().weight), _ends(model, names)[1], ids, embedded, index)
-    functions |= function_rules(head, _owners(model))
-    try:
-        with tracer:
-            logits = model(input_ids=ids, position_ids=positions_, use_cache=False).logits
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{type(model).__name__} cannot be traced: {type(error).__name__}: {reason}") from error
+    functions |= function_rules(head, owners(model))
+    with traced_errors(type(model).__name__), tracer:
+        logits = decoder.logits(model, given)
     tracer.graph.outputs = {"logits": tracer.value(logits), **tracer.graph.outputs}
     drop_dead(tracer.graph)
     if any(tracer.value(ids) in node.inputs for node in tracer.graph.nodes):
@@ -164,7 +173,17 @@ def _trace_at(
     return tracer
 
 
-def _owners(model: Model) -> dict[str, type]:
+@contextmanager
+def traced_errors(name: str) -> Iterator[None]:
+    """What a model's own code raises on tensors without values, as one line that names the model's class."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{name} cannot be traced: {type(error).__name__}: {reason}") from error
+
+
+def owners(model: Model) -> dict[str, type]:
     """Parameter name → class of its module."""
     return {
         f"{path}.{name}" if path else name: type(module)

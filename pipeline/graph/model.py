@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig
 from transformers.integrations.moe import ExpertsInterface
 from transformers.modeling_utils import AttentionInterface
 
@@ -42,17 +42,28 @@ def instantiate(config: PretrainedConfig, trust_remote_code: bool = False) -> Mo
     AttentionInterface.register(IMPLEMENTATION, attention)
     ExpertsInterface.register(IMPLEMENTATION, experts)
     try:
-        with torch.device("meta"):
-            model: Model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, dtype=torch.float32, trust_remote_code=trust_remote_code
-            )
+        model = build(loader(config), config, trust_remote_code)
     except (ValueError, KeyError, ImportError) as error:
         raise UserError(f"transformers cannot build a {config.model_type} model: {_first_line(error)}") from None
     _use_placeholders(model)
     for module in model.modules():  # looks at the ids, of which a trace knows only the shape
         if hasattr(module, "warn_if_padding_and_no_attention_mask"):
             module.warn_if_padding_and_no_attention_mask = lambda *_: None
+    return model
+
+
+def build(auto: Any, config: PretrainedConfig, trust_remote_code: bool) -> Model:
+    """The model of a config on the meta device, by one of transformers' AutoModel classes; raises what that raises."""
+    with torch.device("meta"):
+        model: Model = auto.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     return model.eval()
+
+
+def loader(config: PretrainedConfig) -> Any:
+    """transformers' automatic class for the config: the one with encoders where the config has them."""
+    if type(config) in AutoModelForImageTextToText._model_mapping and getattr(config, "vision_config", None):
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
 
 
 def prepare(model: Model, values: Values) -> None:
@@ -61,8 +72,8 @@ def prepare(model: Model, values: Values) -> None:
     values: reads a small tensor of the checkpoint by its name in the model (KeyError if there is none).
     Raises UserError for a buffer that cannot be computed.
     """
-    _fill_buffers(model, values)
-    _tabulate_rotary(model, positions(model.config))
+    fill_buffers(model, values)
+    tabulate_rotary(model, positions(model.config))
 
 
 def positions(config: PretrainedConfig) -> int:
@@ -88,7 +99,7 @@ def _use_placeholders(model: Model) -> None:
         config._experts_implementation_internal = IMPLEMENTATION
 
 
-def _fill_buffers(model: Model, values: Values) -> None:
+def fill_buffers(model: Model, values: Values) -> None:
     """Gives buffers their values: by the model's own initialisation, or out of the checkpoint."""
     for path, module in model.named_modules():
         names = [name for name, buffer in module._buffers.items() if buffer is not None and buffer.is_meta]
@@ -142,7 +153,8 @@ def _recomputed(model: Model, module: torch.nn.Module, name: str, full: str) -> 
         ) from None
 
 
-def _tabulate_rotary(model: Model, count: int) -> None:
+def tabulate_rotary(model: Model, count: int) -> None:
+    """Puts tables of `count` positions in the place of every rotary embedding module."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if any(key.endswith("inv_freq") for key in child._buffers):

@@ -16,6 +16,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.graph.ir import Value, constant
 from pipeline.graph.moves import reshape
+from pipeline.graph.rotary_axes import recomposed
 from pipeline.graph.tracer import Tracer, active
 
 STEP = 256
@@ -51,9 +52,13 @@ class RotaryTable(torch.nn.Module):
         frequencies = getattr(original, f"{prefix}inv_freq").double().numpy()
         scale = float(getattr(original, f"{prefix}attention_scaling", 1.0))
         _note_limit(tracer, original)
+        if hasattr(original, "recomposition_frequencies"):
+            return recomposed(
+                tracer, original, position_ids, lambda flat: angles(tracer, flat, frequencies, scale, self.positions)
+            )
+        cosine, sine = angles(tracer, tracer.value(position_ids), frequencies, scale, self.positions)
         with tracer.paused():
             sample = original(torch.zeros(1, 1, 1), torch.tensor([[1]]), *args, **kwargs)
-        cosine, sine = _angles(tracer, tracer.value(position_ids), frequencies, scale, self.positions)
         pair = _join(tracer, cosine, "half"), _join(tracer, sine, "half")
         if isinstance(sample, torch.Tensor) and sample.is_complex():
             # cos + i·sin, which no graph can hold: only a RoPE function that takes it is ever traced.
@@ -82,7 +87,7 @@ def _note_limit(tracer: Tracer, original: Any) -> None:
         tracer.note(f"{changing[0]} RoPE as it is for sequences of up to {limit} tokens")
 
 
-def _angles(
+def angles(
     tracer: Tracer, positions: Value, frequencies: npt.NDArray[np.float64], scale: float, count: int
 ) -> tuple[Value, Value]:
     """cos and sin of position · frequency, times scale, each [1, sequence, len(frequencies)]."""

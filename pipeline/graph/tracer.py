@@ -51,10 +51,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Options:
-    """fuse_rope: emit RoPE placeholders (they need the converter's C4 pass). allow_approximate: as in the recipe."""
+    """fuse_rope: emit RoPE placeholders (they need the converter's C4 pass). allow_approximate: as in the recipe.
+
+    exact_positions: the graph works out itself where pictures put the tokens after them (`visual.positions`).
+    """
 
     fuse_rope: bool = True
     allow_approximate: bool = False
+    exact_positions: bool = False
 
 
 Lowering = Callable[["Tracer", Call], "Value | Sequence[Value]"]

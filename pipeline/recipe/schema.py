@@ -41,6 +41,7 @@ class Model:
 @dataclass
 class Rule:
     """Overrides for the tensors whose name matches `pattern` (re.search); the first matching rule wins.
+    modalities: list[str] = field(default_factory=list)  # encoders beside the decoder: visual, audio
 
     None means: as the recipe says. keep=True leaves the tensor in fp16.
     """
@@ -93,6 +94,22 @@ class Adapter:
 
     mode: str = "none"
     path: str = ""
+@dataclass
+class Visual:
+    """The vision encoder of a model that has one. mode: auto, or off for the text part alone. block 0 = per channel.
+
+    positions: "exact" (the graph counts where text stands after a picture) or "engine" (as the 3.6.1 engine does).
+    """
+
+    mode: str = "auto"
+    bits: int = 16
+    block: int = 0
+    symmetric: bool = False
+    algorithm: str = "rtn"
+    rules: list[Rule] = field(default_factory=list)
+    positions: str = "exact"
+
+
     weight: float = 1.0
 
 
@@ -117,8 +134,9 @@ class Target:
 
     runtime: what config.json says, key by key. engine: the oldest version that must run the product. tie_embeddings:
     how a tied embedding's place is written, "dict" (3.6.0 on) or "list" (any). bits: widths that the target runs at
-    all; fast_bits: those with kernels of their own. plain_template: ship a plain chat template where the engine cannot
-    run the model's own. requires: what the engine must have been built with.
+    all; fast_bits: those with kernels of their own. exact_positions: whether it computes in float32, which counting
+    positions in the graph needs (`visual.positions`). plain_template: ship a plain chat template where the engine
+    cannot run the model's own. requires: what the engine must have been built with.
     """
 
     name: str = ""
@@ -138,6 +156,7 @@ class Target:
     notes: str = ""
 
 
+    exact_positions: bool = True
 @dataclass
 class Graph:
     """allow_approximate: let a graph differ knowingly from the model (say, without Gemma 2's attention softcap)."""
@@ -197,3 +216,4 @@ class Recipe:
     graph: Graph = field(default_factory=Graph)
     verify: Verify = field(default_factory=Verify)
     cache: Cache = field(default_factory=Cache)
+    visual: Visual = field(default_factory=Visual)

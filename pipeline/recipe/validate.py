@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.graph.support import check_model_type
+from pipeline.graph.support import check_model_type, check_softcap
+from pipeline.graph.towers import families
 from pipeline.recipe.schema import Quant, Recipe, Rule
 from pipeline.runtime.check import modernised, refuse
 from pipeline.runtime.key import version
@@ -35,6 +36,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
+    "visual.mode": ("auto", "off"),
+    "visual.positions": ("exact", "engine"),
 def apply_target(recipe: Recipe, explicit: Collection[str]) -> None:
     """Let the target choose what only it can know, in place: the scales' width, successors of old run-time names.
 
@@ -52,6 +55,13 @@ def apply_target(recipe: Recipe, explicit: Collection[str]) -> None:
     recipe.target.runtime, _ = modernised(recipe.target.runtime)
 
 
+    if not recipe.target.exact_positions and recipe.visual.positions == "exact":
+        if "visual.positions" in explicit:
+            raise UserError(
+                f"target '{recipe.target.name}' computes in half precision, which cannot count positions",
+                "set visual.positions=engine",
+            )
+        recipe.visual.positions = "engine"
 def validate(recipe: Recipe) -> None:
     """Raises UserError for the first rule that the recipe breaks."""
     _check_choices(recipe)
@@ -63,6 +73,7 @@ def validate(recipe: Recipe) -> None:
     _check_target(recipe)
     _check_verify(recipe)
 
+    _check_visual(recipe)
 
 def _check_choices(recipe: Recipe) -> None:
     for path, allowed in _CHOICES.items():
@@ -151,13 +162,28 @@ def _check_block(where: str, block: int) -> None:
         )
 
 
-def _check_rule(index: int, rule: Rule) -> None:
+def _check_visual(recipe: Recipe) -> None:
+    visual = recipe.visual
+    algorithms.check(visual.algorithm)
+    if visual.algorithm in algorithms.CALIBRATED:
+        raise UserError(
+            f"visual.algorithm={visual.algorithm} looks at calibration text, which no picture goes through",
+            "use rtn, mse or hqq",
+        )
+    _check_bits(recipe, "visual.bits", visual.bits)
+    _check_block("visual.block", visual.block)
+    for index, rule in enumerate(visual.rules):
+        _check_rule(index, rule, "visual")
+
+
+def _check_rule(index: int, rule: Rule, section: str = "quant") -> None:
     if not rule.pattern:
-        raise UserError(f"quant.rules[{index}] has no pattern", "an empty one would match every tensor: write '.*'")
+        raise UserError(f"{section}.rules[{index}] has no pattern", "an empty one would match every tensor: write '.*'")
     try:
         re.compile(rule.pattern)
     except re.error as error:
-        raise UserError(f"quant.rules[{index}].pattern '{rule.pattern}' is no regular expression: {error}") from None
+        where = f"{section}.rules[{index}].pattern"
+        raise UserError(f"{where} '{rule.pattern}' is no regular expression: {error}") from None
 
 
 def _check_embedding(recipe: Recipe) -> None:
@@ -210,8 +236,11 @@ def notes(recipe: Recipe) -> Iterator[str]:
 def validate_against_model(recipe: Recipe, config: Mapping[str, Any]) -> None:
     """Check the recipe against the model's config.json. Raises UserError: block sizes, impossible tying."""
     quant = recipe.quant
-    check_model_type(str(text_config(config).get("model_type", "")))
-    sizes = input_sizes(text_config(config))
+    families.check(config, {"visual": recipe.visual.mode != "off"})
+    text = text_config(config)
+    check_model_type(str(text.get("model_type", "")))
+    check_softcap(str(text.get("model_type", "")), text, recipe.graph.allow_approximate)
+    sizes = input_sizes(text)
     width = {name: size for name, size in sizes.items() if name == "hidden_size"}
     if quant.bits < 16 and not any(rule.block is not None or rule.bits == 16 or rule.keep for rule in quant.rules):
         _check_divides("quant.block", quant.block, sizes)  # else the weights stage knows which linears it is for

@@ -28,6 +28,7 @@ STAGE = Stage(
         Input("embedding", ("embedding.json",)),
         Input("tokenizer", ("tokenizer.json",)),
         Input("checkpoint", ("generation_config.json",)),
+        Input("visual_graph", ("layout.json",)),
     ),
     config=("target.engine", "target.runtime", "target.tie_embeddings"),
     in_process=True,
@@ -46,6 +47,9 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
 
     runtime = {**_files(embedding, tokenizer), **sampling(generation, engine, log.note), **target["runtime"]}
     model = _model(layout, tokenizer, engine)
+    for kind in [kind for kind in ("visual", "audio") if f"{kind}_graph" in inputs]:
+        model |= _read(inputs[f"{kind}_graph"] / "layout.json")["engine"]
+        runtime[f"{kind}_model"] = f"{kind}.mnn"
     tied = tied_rows(layout, weights, embedding, engine, str(target["tie_embeddings"]))
     if tied is not None:
         model["tie_embeddings"] = tied

@@ -69,7 +69,13 @@ def write_table(
     rows, columns = int(embedding["rows"]), int(embedding["columns"])
     name = f"embeddings_{'bf16' if bits == 16 else f'int{bits}'}.bin"
     facts: dict[str, Any] = {"mode": "separate", "file": name, "bits": bits, "rows": rows, "columns": columns}
-    pieces = _pieces(checkpoint, embedding, log)
+    markers = int(embedding.get("markers", 0))
+    if markers and bits != 16:
+        raise UserError(
+            f"embedding.bits={bits}: a table with columns for positions (visual.positions=exact) is written in 16 bits",
+            "set embedding.bits=16 or visual.positions=engine",
+        )
+    pieces = _pieces(checkpoint, embedding, log, markers)
     with (out / name).open("wb") as file:
         if bits == 16:
             _write_bf16(file, pieces)
@@ -91,8 +97,8 @@ def _block(config: Mapping[str, Any], layout: Mapping[str, Any], bits: int) -> i
     return block
 
 
-def _pieces(checkpoint: Checkpoint, embedding: Mapping[str, Any], log: Log) -> Iterator[Array]:
-    """The table's rows as float32, some at a time, part after part."""
+def _pieces(checkpoint: Checkpoint, embedding: Mapping[str, Any], log: Log, markers: int = 0) -> Iterator[Array]:
+    """The table's rows as float32, some at a time, part after part; behind each `markers` zeros."""
     import numpy as np
 
     total, done = int(embedding["rows"]), 0
@@ -102,7 +108,8 @@ def _pieces(checkpoint: Checkpoint, embedding: Mapping[str, Any], log: Log) -> I
         for start in range(first, last, step):
             stop = min(last, start + step)
             values = checkpoint[part["tensor"]].read(start, stop).astype(np.float32, copy=False)
-            yield values * np.float32(part.get("scale", 1.0))
+            values = values * np.float32(part.get("scale", 1.0))
+            yield np.pad(values, ((0, 0), (0, markers))) if markers else values
             done += stop - start
             log.progress(done, total, "embedding rows")
     if done != total:

@@ -13,8 +13,18 @@ from pipeline.build.stage import Input, Log, Stage
 STAGE = Stage(
     name="graph",
     module=__name__,
-    inputs=(Input("checkpoint", ("config.json", "tensors.json", "small.safetensors", "*.py")),),
-    config=("graph.allow_approximate", "model.trust_remote_code", "target.graph.fuse_c4", "target.mnnconvert"),
+    inputs=(Input("checkpoint", FILES),),
+    config=(
+        "graph.allow_approximate",
+        "model.pooling",
+        "model.task",
+        "model.trust_remote_code",
+        "target.graph.fuse_c4",
+        "target.mnnconvert",
+        "visual.mode",
+        "visual.positions",
+    ),
+    code=("pipeline.graph.towers",),
     tools=("MNN", "onnx", "torch", "transformers"),
     warm=("torch", "transformers"),
     memory=lambda recipe: 600 << 20,
@@ -31,8 +41,13 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     from pipeline.mnn.skeleton import build_skeleton
 
     fuse_c4 = bool(config["target"]["graph"]["fuse_c4"])
-    options = Options(fuse_rope=fuse_c4, allow_approximate=bool(config["graph"]["allow_approximate"]))
-    exported = export(inputs["checkpoint"], out, options, bool(config["model"]["trust_remote_code"]))
+    visual = config.get("visual") or {}
+    options = Options(
+        fuse_rope=fuse_c4,
+        allow_approximate=bool(config["graph"]["allow_approximate"]),
+        exact_positions=visual.get("mode") == "auto" and visual.get("positions") == "exact",
+    )
+    exported = _export(config["model"], inputs["checkpoint"], out, options)
     with tempfile.TemporaryDirectory(prefix="graph-") as scratch:
         program = config["target"].get("mnnconvert", "")
         skeleton = out / "skeleton.json"

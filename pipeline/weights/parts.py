@@ -6,6 +6,7 @@ except that a stacked matrix [experts, out, in] is read one whole expert at a ti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -71,9 +72,11 @@ def overlaps(
 
 
 def _matrix_shape(part: Part, checkpoint: Checkpoint) -> tuple[int, ...]:
-    """Shape after index and transpose."""
+    """Shape after index and transpose; a convolution's kernel [out, in, …] counts as a matrix [out, in · …]."""
     shape = tuple(checkpoint[part.tensor].shape)
     shape = shape if part.index is None else shape[1:]
+    if len(shape) > 2:
+        shape = (shape[0], math.prod(shape[1:]))
     return shape[::-1] if part.transpose else shape
 
 
@@ -115,7 +118,8 @@ def _matrix(part: Part, checkpoint: Checkpoint, start: int, stop: int) -> NDArra
         return np.ascontiguousarray((matrix.T if part.transpose else matrix)[start:stop])
     if part.transpose:
         return _columns(tensor, start, stop)
-    return np.asarray(tensor.read(start, stop))
+    rows = np.asarray(tensor.read(start, stop))
+    return rows.reshape(len(rows), -1) if rows.ndim > 2 else rows
 
 
 def _columns(tensor: LazyTensor, start: int, stop: int) -> NDArray[Any]:

@@ -1,0 +1,49 @@
+"""Which multimodal families there are, by the config's `model_type`. No torch here: plans ask this module too.
+
+`VISUAL` and `AUDIO` name the adapters; the families there are those that the tests take to the engine and compare with
+Hugging Face. `REFUSED` says why another one is not among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import UserError
+
+VISUAL: dict[str, str] = {
+    "qwen2_vl": "pipeline.graph.towers.qwen2_vl",
+}
+AUDIO: dict[str, str] = {}
+
+REFUSED: dict[str, str] = {}
+
+# The section of config.json that says that a model has such an encoder.
+SECTIONS = {"visual": ("vision_config",), "audio": ("audio_config",)}
+
+
+def adapters(model_type: str) -> dict[str, str]:
+    """kind ("visual", "audio") → adapter's module, for the encoders that can be built."""
+    found = {"visual": VISUAL.get(model_type), "audio": AUDIO.get(model_type)}
+    return {kind: module for kind, module in found.items() if module}
+
+
+def modalities(config: Mapping[str, Any]) -> list[str]:
+    """The encoders that a config.json names, buildable or not: a subset of ["visual", "audio"]."""
+    return [kind for kind, names in SECTIONS.items() if any(isinstance(config.get(name), Mapping) for name in names)]
+
+
+def check(config: Mapping[str, Any], wanted: Mapping[str, bool]) -> None:
+    """Raises UserError if the config names an encoder that cannot be built and that the recipe does not leave out.
+
+    wanted: kind → whether the recipe wants that encoder (`visual.mode` is not off).
+    """
+    model_type = str(config.get("model_type", ""))
+    for kind in modalities(config):
+        if wanted.get(kind, True) and kind not in adapters(model_type):
+            reason = REFUSED.get(model_type, f"no adapter for its {kind} encoder is written")
+            raise UserError(
+                f"{model_type}: {reason}",
+                f"choose one of {', '.join(sorted({'visual': VISUAL, 'audio': AUDIO}[kind]))}, "
+                f"or build the text part alone with {kind}.mode=off",
+            )

@@ -1,0 +1,78 @@
+"""What an adapter says of its family: the engine's names for the inputs, and how to call the model's own code.
+
+An adapter is a module of this package with two functions,
+
+    def tower(model: Model, folder: Path, options: Options) -> Tower
+    def decoder(config: PretrainedConfig, options: Options) -> Decoder
+
+`model` is the whole Hugging Face model on the meta device, `folder` the checkpoint stage's output (processor files).
+Both raise UserError for what the engine's fixed sizes do not allow. No layer is written anew: the model's own modules
+run, and tensors that depend on the picture's size come in through the arguments that transformers has for them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import UserError
+
+Tensors = Mapping[str, torch.Tensor]
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+
+
+@dataclass(frozen=True)
+class Given:
+    """A graph input under the engine's name. shape: of a trace at `length`, the size that grows (merged tokens)."""
+
+    name: str
+    shape: Callable[[int], Sequence[int]]
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One encoder. The engine finds inputs and outputs by these names, and by the inputs' order.
+
+    roots: the encoder's modules by path ("model.visual"), for the attention that they get. call: graph inputs by name
+    → the outputs in order. engine: what llm_config.json says of it. preprocessing: what a program must know that
+    prepares the input itself (the product's <kind>.json). positions: the largest position along one axis, for tables.
+    """
+
+    kind: str
+    roots: tuple[str, ...]
+    inputs: tuple[Given, ...]
+    outputs: tuple[str, ...]
+    call: Callable[[Tensors], Sequence[torch.Tensor]]
+    engine: Mapping[str, Any]
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    positions: int = 4096
+    notes: tuple[str, ...] = ()
+
+
+def processor(folder: Path, name: str = "image_processor") -> dict[str, Any]:
+    """The settings of a checkpoint's image processor or feature extractor; {} where it has no file of them.
+
+    transformers 5 writes them as a section `name` of processor_config.json, earlier versions as
+    preprocessor_config.json.
+    """
+    found: dict[str, Any] = {}
+    for file in PROCESSORS:
+        if (folder / file).is_file():
+            content = json.loads((folder / file).read_text(encoding="utf-8"))
+            section = content.get(name, content if file == PROCESSORS[0] else {})
+            found = {**found, **section}
+    return found
+
+
+def require(holds: bool, what: str) -> None:
+    """Raises UserError that the engine cannot take the encoder because of `what`."""
+    if not holds:
+        raise UserError(
+            f"the engine cannot run this encoder: {what}", "build the text part alone with visual.mode=off"
+        )

@@ -1,0 +1,30 @@
+"""Stage visual_weights: the linears and tables of the vision encoder, into visual.mnn.weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.build.stage import Input, Log, Stage
+from pipeline.stages.towers import wants, write_weights
+
+STAGE = Stage(
+    name="visual_weights",
+    module=__name__,
+    inputs=(
+        Input("source"),
+        Input("adapter"),
+        Input("checkpoint", ("tensors.json", "config.json")),
+        Input("visual_graph", ("layout.json",)),
+    ),
+    config=("adapter.mode", "adapter.weight", "visual.bits", "visual.block", "visual.symmetric", "visual.algorithm",
+            "visual.rules", "quant.scale_bits"),
+    tools=("numpy", "numba", "ml_dtypes"),
+    applies=wants("visual"),
+)  # fmt: skip
+
+
+def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
+    """Writes visual.mnn.weight and weights.json (docs/architecture.md)."""
+    write_weights("visual", config, inputs, out, log)

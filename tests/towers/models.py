@@ -1,0 +1,114 @@
+"""Tiny random models with encoders, written as whole Hugging Face folders: weights, tokenizer, image processor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerFast
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIALS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+FIRST = 256  # ids of the special tokens begin after the bytes
+START, END, IMAGE, VIDEO = (FIRST + SPECIALS.index(f"<|{name}|>") for name in (
+    "vision_start", "vision_end", "image_pad", "video_pad"))  # fmt: skip
+
+TEXT = {
+    "vocab_size": 320,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+}
+QWEN_TOKENS = {
+    "vision_start_token_id": START,
+    "vision_end_token_id": END,
+    "image_token_id": IMAGE,
+    "video_token_id": VIDEO,
+}
+MROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {
+        "text_config": {**TEXT, "rope_parameters": MROPE},
+        "vision_config": {"depth": 3, "embed_dim": 64, "hidden_size": 128, "num_heads": 4, "mlp_ratio": 2},
+        "tie_word_embeddings": True,
+        **QWEN_TOKENS,
+    },
+}
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "min_pixels": 3136,
+        "max_pixels": 200704,
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+    },
+}
+
+
+def write_model(family: str, folder: Path, seed: int = 0, **changes: Any) -> Path:
+    """A tiny `family` with random weights that fp16 holds exactly; `changes` win over CONFIGS[family]."""
+    model = random_model({**CONFIGS[family], **changes}, family, seed)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    _edit(folder / "config.json", dtype="bfloat16")
+    write_tokenizer(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSORS[family]))
+    return folder
+
+
+def random_model(content: Mapping[str, Any], family: str, seed: int) -> PreTrainedModel:
+    """float32, its values bfloat16's; wide enough that attention and positions show in the logits."""
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(family, **content)
+    model: PreTrainedModel = AutoModelForImageTextToText.from_config(
+        config, dtype=torch.float32, attn_implementation="eager"
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() >= 2:
+                wide = "embed_tokens" in name or "position_embedding" in name or "pos_embed" in name
+                parameter.normal_(0, 1.0 if wide else float(parameter[0].numel()) ** -0.5)
+            elif "norm" in name or "ln_q" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            else:
+                parameter.normal_(0, 0.1)
+            parameter.copy_(torch.nn.functional.hardshrink(parameter, 2.0**-12).bfloat16())
+    model.tie_weights()
+    return model.eval()
+
+
+def load(folder: Path) -> Any:
+    """The Hugging Face model in float32 with plain attention."""
+    return AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Bytes, the special tokens of ChatML and of pictures, and ChatML as chat template."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={byte: number for number, byte in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIALS))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
+    fast.chat_template = CHATML
+    fast.save_pretrained(folder)
+
+
+def _edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}, indent=1, sort_keys=True))
