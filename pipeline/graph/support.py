@@ -6,6 +6,9 @@ other family is tried, and refused by the trace itself when it cannot be express
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pipeline.errors import UserError
 
 SUPPORTED = frozenset(
@@ -57,3 +60,22 @@ def check_model_type(model_type: str) -> None:
     reason = REFUSED.get(model_type)
     if reason is not None:
         raise UserError(f"{model_type} models cannot be exported: {reason}", "choose a model of another family")
+
+
+def softcap_refusal(softcap: object) -> UserError:
+    """What to say of a model whose attention scores are capped. softcap: the config's number, or "" if not known."""
+    shown = f" (softcap {softcap:g})" if isinstance(softcap, int | float) else ""
+    return UserError(
+        f"the model caps its attention scores{shown}, which the engine's attention op cannot do",
+        "set graph.allow_approximate=true to build it without the cap; its error is measured and reported",
+    )
+
+
+def check_softcap(model_type: str, config: Mapping[str, Any] | None, allow_approximate: bool) -> None:
+    """Raises UserError for a capped attention without consent. config: its config.json, None if only its family is known.
+
+    Without a config the families of SOFTCAP count as capped: every published model of theirs that conf/model names is.
+    """
+    softcap = "unknown" if config is None else config.get("attn_logit_softcapping")
+    if model_type in SOFTCAP and softcap and not allow_approximate:
+        raise softcap_refusal(softcap)

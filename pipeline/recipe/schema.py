@@ -19,7 +19,11 @@ class Package:
 
 @dataclass
 class Model:
-    """Where a model comes from. `hub`: huggingface, modelscope, local (a folder or a .gguf file at `path`), package."""
+    """Where a model comes from. `hub`: huggingface, modelscope, local (a folder or a .gguf file at `path`), package.
+
+    task: what it is for, "text" (a decoder that writes) or "embedding" (one vector for a text). pooling: cls, mean,
+    last or max, for an embedding model whose folder does not say it.
+    """
 
     name: str = ""
     hub: str = "huggingface"
@@ -29,19 +33,21 @@ class Model:
     path: str = ""
     package: Package = field(default_factory=Package)
     gptq_path: str = ""
+    task: str = "text"
+    pooling: str = ""
     trust_remote_code: bool = False
     allow_pickle: bool = False
     family: str = ""
     licence: str = ""
     context_length: int = 0
     parameters: float = 0.0  # in billions, for estimates before anything is downloaded
+    modalities: list[str] = field(default_factory=list)  # encoders beside the decoder: visual, audio
     notes: str = ""
 
 
 @dataclass
 class Rule:
     """Overrides for the tensors whose name matches `pattern` (re.search); the first matching rule wins.
-    modalities: list[str] = field(default_factory=list)  # encoders beside the decoder: visual, audio
 
     None means: as the recipe says. keep=True leaves the tensor in fp16.
     """
@@ -89,12 +95,6 @@ class Quant:
 
 
 @dataclass
-class Adapter:
-    """LoRA. mode: none, merge (into the weights), split (lora.mnn beside the base)."""
-
-    mode: str = "none"
-    path: str = ""
-@dataclass
 class Visual:
     """The vision encoder of a model that has one. mode: auto, or off for the text part alone. block 0 = per channel.
 
@@ -110,6 +110,12 @@ class Visual:
     positions: str = "exact"
 
 
+@dataclass
+class Adapter:
+    """LoRA. mode: none, merge (into the weights), split (lora.mnn beside the base)."""
+
+    mode: str = "none"
+    path: str = ""
     weight: float = 1.0
 
 
@@ -150,13 +156,13 @@ class Target:
     bits: list[int] = field(default_factory=lambda: [2, 3, 4, 5, 6, 7, 8, 16])
     fast_bits: list[int] = field(default_factory=lambda: [4, 8, 16])
     symmetric_only: bool = False
+    exact_positions: bool = True
     graph: TargetGraph = field(default_factory=TargetGraph)
     runtime: dict[str, Any] = field(default_factory=dict)
     requires: list[str] = field(default_factory=list)
     notes: str = ""
 
 
-    exact_positions: bool = True
 @dataclass
 class Graph:
     """allow_approximate: let a graph differ knowingly from the model (say, without Gemma 2's attention softcap)."""
@@ -214,6 +220,6 @@ class Recipe:
     target: Target = field(default_factory=Target)
     embedding: Embedding = field(default_factory=Embedding)
     graph: Graph = field(default_factory=Graph)
+    visual: Visual = field(default_factory=Visual)
     verify: Verify = field(default_factory=Verify)
     cache: Cache = field(default_factory=Cache)
-    visual: Visual = field(default_factory=Visual)

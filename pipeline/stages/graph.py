@@ -6,10 +6,18 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.build.stage import Input, Log, Stage
 
+if TYPE_CHECKING:
+    from pipeline.graph.export import Exported
+    from pipeline.graph.tracer import Options
+
+FILES = (
+    *("config.json", "tensors.json", "small.safetensors", "*.py"),
+    *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "*/config.json"),
+)
 STAGE = Stage(
     name="graph",
     module=__name__,
@@ -36,7 +44,6 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
 
     Raises UserError with the reason for a model that cannot be expressed, StageFailed when the converter fails.
     """
-    from pipeline.graph.export import export
     from pipeline.graph.tracer import Options
     from pipeline.mnn.skeleton import build_skeleton
 
@@ -55,6 +62,19 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     _write(out / "layout.json", exported.layout)
     for note in (*exported.layout["approximations"], *exported.layout["notes"]):
         log.note(note)
+
+
+def _export(model: Mapping[str, Any], checkpoint: Path, out: Path, options: Options) -> Exported:
+    trusted = bool(model["trust_remote_code"])
+    if model["task"] == "embedding":
+        from pipeline.checkpoint.sentence import read_sentence_config
+        from pipeline.graph.sentence import export_sentence
+
+        sentence = read_sentence_config(checkpoint, str(model["pooling"]))
+        return export_sentence(checkpoint, out, options, sentence, trusted)
+    from pipeline.graph.export import export
+
+    return export(checkpoint, out, options, trusted)
 
 
 def _write(path: Path, layout: Mapping[str, Any]) -> None:
