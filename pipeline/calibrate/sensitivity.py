@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.calibrate.rounding import nearest, sampled
 from pipeline.calibrate.statistics import Progress
 from pipeline.checkpoint.tensor import Checkpoint
-from pipeline.weights import packing, plain
+from pipeline.weights import packing
 from pipeline.weights.layout import Layout, Linear
-from pipeline.weights.parts import read_rows
 from pipeline.weights.precision import Precision
-from pipeline.weights.quantiser import blocks_of, encode
-from pipeline.weights.search import search
 
 F32 = NDArray[np.float32]
 SEQUENCES = 6
@@ -74,22 +72,9 @@ def _cost(
     outputs: Mapping[str, F32],
     precision: Precision,
 ) -> float:
-    rows = np.unique(np.linspace(0, linear.out_features - 1, min(ROWS, linear.out_features)).astype(int))
-    weights = _weights(linear, checkpoint, rows)
-    blocks = weights.reshape(-1, precision.block)
+    weights, rows = sampled(linear, checkpoint, ROWS)
     square = inputs[linear.name]
-    importance = np.ascontiguousarray(np.broadcast_to(square + np.float32(1e-12), weights.shape)).reshape(blocks.shape)
-    grid = search(blocks_of(blocks, plain, importance), precision)
-    codes = encode(blocks, grid, precision, plain, np.zeros(2))
-    steps = codes.astype(np.float32) - np.float32(precision.half)
-    miss = (steps * grid.scale[:, None] + grid.zero[:, None]).reshape(weights.shape) - weights
+    miss = nearest(weights, square, precision) - weights
     by_row = np.square(miss, dtype=np.float64) @ square.astype(np.float64)
     weight = outputs[linear.name][rows].astype(np.float64)
     return float(0.5 * (by_row * weight).mean() * linear.out_features)
-
-
-def _weights(linear: Linear, checkpoint: Checkpoint, rows: NDArray[np.intp]) -> F32:
-    """The chosen rows, float32; read together where that is less than a row block, one by one otherwise."""
-    if linear.out_features * linear.in_features < 1 << 24:
-        return read_rows(linear.parts, checkpoint, 0, linear.out_features).astype(np.float32)[rows]
-    return np.concatenate([read_rows(linear.parts, checkpoint, r, r + 1) for r in rows]).astype(np.float32)

@@ -94,7 +94,7 @@ def _groups(stream: Stream, number: int, modules: Mapping[str, Any], states: Ten
         kept.append(inputs)
         order.append((inputs.data_ptr(), name))
 
-    with _watched(modules, note):
+    with watched(modules, note):
         stream.run(number, states)
     groups: dict[int, list[str]] = {}
     for address, name in order:
@@ -119,7 +119,7 @@ def _hessian(stream: Stream, number: int, module: Any, hidden: Sequence[Tensor])
         tokens += len(rows)
         raise _Enough
 
-    with _watched({"": module}, add):
+    with watched({"": module}, add):
         for states in hidden:
             try:
                 stream.run(number, states)
@@ -130,7 +130,8 @@ def _hessian(stream: Stream, number: int, module: Any, hidden: Sequence[Tensor])
 
 
 @contextmanager
-def _watched(modules: Mapping[str, Any], note: Callable[[str, Tensor], None]) -> Iterator[None]:
+def watched(modules: Mapping[str, Any], note: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """While open, `note` gets each module's name and input just before the module runs."""
     with ExitStack() as stack:
         for name, module in modules.items():
             handle = module.register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))

@@ -104,6 +104,9 @@ def _check_adapter(recipe: Recipe) -> None:
         raise UserError(f"adapter={adapter.mode} needs the adapter's folder", "add adapter.path=DIR")
     if adapter.mode == "none" and adapter.path:
         raise UserError("adapter.path is given, but adapter=none would ignore it", "add adapter=merge or adapter=split")
+    if adapter.mode == "split" and "awq" in {recipe.quant.algorithm, *(rule.algorithm for rule in recipe.quant.rules)}:
+        raise UserError("awq scales what linears read, and a split adapter's would stay as they are",
+                        "use adapter=merge, or another quant, say quant=int4-wmse")
 
 
 def _check_quant(recipe: Recipe) -> None:

@@ -13,7 +13,11 @@ from pipeline.build.stage import Input, Log, Stage
 STAGE = Stage(
     name="link",
     module=__name__,
-    inputs=(Input("graph", ("skeleton.json", "layout.json")), Input("weights", ("weights.json",))),
+    inputs=(
+        Input("graph", ("skeleton.json", "layout.json")),
+        Input("weights", ("weights.json",)),
+        Input("awq", ("folds.safetensors",)),
+    ),
     config=("target.graph.fuse_c4", "target.mnnconvert"),
     tools=("MNN",),
 )
@@ -32,12 +36,26 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         work = Path(scratch)
         converter = Converter(work / "converter.log", target.get("mnnconvert", ""))
         try:
-            operators = link(
-                inputs["graph"] / "skeleton.json", weights, out, work, converter, bool(target["graph"]["fuse_c4"])
-            )
+            skeleton = _skeleton(inputs, work)
+            operators = link(skeleton, weights, out, work, converter, bool(target["graph"]["fuse_c4"]))
         finally:
             _keep_log(converter.log)
     log.note(f"{operators} operators")
+
+
+def _skeleton(inputs: Mapping[str, Path], work: Path) -> Path:
+    """The graph's skeleton, or a copy in which norms took over the divisions that awq decided on."""
+    skeleton = inputs["graph"] / "skeleton.json"
+    if "awq" not in inputs:
+        return skeleton
+    from pipeline.mnn.dump import read_net, write_net
+    from pipeline.mnn.rewrite.norm import divide_norms
+    from pipeline.weights.folds import load_folds
+
+    net = read_net(skeleton)
+    divide_norms(net["oplists"], load_folds(inputs["awq"]).norms)
+    write_net(net, work / "skeleton.json")
+    return work / "skeleton.json"
 
 
 def _keep_log(path: Path) -> None:

@@ -13,6 +13,7 @@ ORDER = (
     "statistics",
     "sensitivity",
     "gptq",
+    "awq",
     "weights",
     "embedding",
     "visual_weights",

@@ -17,7 +17,7 @@ STAGE = Stage(
     tools=("torch", "transformers", "tokenizers", "numpy"),
     warm=("torch", "transformers"),
     memory=stream_memory,
-    applies=lambda recipe: uses(recipe, "wmse") and not uses(recipe, "gptq"),
+    applies=lambda recipe: uses(recipe, "wmse") and not uses(recipe, "gptq") and not uses(recipe, "awq"),
 )
 
 

@@ -23,6 +23,7 @@ STAGE = Stage(
         Input("statistics"),
         Input("sensitivity"),
         Input("gptq"),
+        Input("awq"),
     ),
     config=(
         "adapter.mode",
@@ -38,6 +39,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     """Write llm.mnn.weight and weights.json (docs/architecture.md)."""
     from pipeline.checkpoint.open import open_model
     from pipeline.weights.allocation import precisions_for
+    from pipeline.weights.folds import Folds, load_folds
     from pipeline.weights.layout import load_layout
     from pipeline.weights.matrix import Encoder
     from pipeline.weights.plain import loops_for
@@ -50,7 +52,8 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     weights = sum(linear.out_features * linear.in_features for linear in layout.linears)
     precisions, lattices, told = take_lattices(layout, precisions, checkpoint)
     importance, solutions = _calibrated(inputs)
-    encoder = Encoder(checkpoint, loops_for(weights), importance, {**solutions, **lattices})
+    folds = load_folds(inputs["awq"]) if "awq" in inputs else Folds()
+    encoder = Encoder(checkpoint, loops_for(weights), importance, {**solutions, **lattices}, folds)
     written = write(
         out / WEIGHT_FILE,
         layout,
@@ -67,7 +70,7 @@ def _calibrated(inputs: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, A
     from pipeline.weights.calibrated import load_importance, load_solutions
 
     importance: dict[str, Any] = {}
-    for stage in ("statistics", "gptq"):
+    for stage in ("statistics", "gptq", "awq"):  # of awq's linears, the figures after scaling
         if stage in inputs:
             importance |= load_importance(inputs[stage])
     return importance, load_solutions(inputs["gptq"]) if "gptq" in inputs else {}

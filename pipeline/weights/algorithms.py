@@ -9,7 +9,7 @@ from pipeline.errors import UserError, nearest
 if TYPE_CHECKING:
     from pipeline.weights.quantiser import Quantiser
 
-QUANTISERS = ("rtn", "mse", "wmse", "hqq")
+QUANTISERS = ("rtn", "mse", "wmse", "hqq", "awq")
 """Searches for one block's grid; each is a module of that name with a function `grid`."""
 
 SOLVERS = ("gptq",)
@@ -19,7 +19,7 @@ LATTICES = ("source",)
 """Take the codes that the checkpoint itself is stored in."""
 
 NAMES = (*QUANTISERS, *SOLVERS, *LATTICES)
-CALIBRATED = ("wmse", "gptq")
+CALIBRATED = ("wmse", "awq", "gptq")
 
 
 def quantiser(name: str) -> Quantiser:
@@ -36,6 +36,8 @@ def quantiser(name: str) -> Quantiser:
         from pipeline.weights.wmse import grid
     elif name == "hqq":
         from pipeline.weights.hqq import grid
+    elif name == "awq":
+        from pipeline.weights.awq import grid
     else:
         raise ValueError(f"{name} has no grid of its own")
     return grid

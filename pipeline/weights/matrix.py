@@ -14,6 +14,7 @@ from pipeline.checkpoint.tensor import Checkpoint
 from pipeline.errors import StageFailed
 from pipeline.weights import packing
 from pipeline.weights.algorithms import LATTICES, SOLVERS, quantiser
+from pipeline.weights.folds import Folds
 from pipeline.weights.layout import Linear
 from pipeline.weights.parts import part_names, read_rows
 from pipeline.weights.plain import Loops
@@ -48,17 +49,18 @@ class Encoder:
     """Turns any rows of any linear into bytes. Threads may share it.
 
     importance: by linear, float32 [in_features], the mean square of each input over the calibration text.
-    lattices: by linear, codes and scales that were chosen elsewhere.
+    lattices: by linear, codes and scales that were chosen elsewhere. folds: scales between linears and before them.
     """
 
     checkpoint: Checkpoint
     loops: Loops
     importance: Mapping[str, F32] = field(default_factory=dict)
     lattices: Mapping[str, Lattice] = field(default_factory=dict)
+    folds: Folds = field(default_factory=Folds)
 
     def rows(self, linear: Linear, precision: Precision, start: int, stop: int) -> Packed:
         """Rows [start, stop) of `linear`. Raises StageFailed for weights that are not finite or do not fit."""
-        rows = read_rows(linear.parts, self.checkpoint, start, stop)
+        rows = self.folds.rows(linear.name, read_rows(linear.parts, self.checkpoint, start, stop), start, stop)
         tensor = part_names(linear.parts)
         if precision.bits == FP16:
             return half_rows(rows, tensor)

@@ -77,8 +77,8 @@ def _precision(
             "set quant.lm_bits=8",
         )
     check(str(chosen["algorithm"]))
-    if head and chosen["algorithm"] == "gptq":
-        chosen["algorithm"] = "wmse"  # no layer after it could make up for its errors
+    if head and chosen["algorithm"] in ("gptq", "awq"):
+        chosen["algorithm"] = "wmse"  # no layer after it could make up for its errors; its input is the final norm's
     block = _block(linear, int(chosen["block"]))
     scale_bits = int(quant.get("scale_bits", 16))
     return Precision(int(chosen["bits"]), block, bool(chosen["symmetric"]), scale_bits, str(chosen["algorithm"]))

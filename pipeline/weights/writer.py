@@ -171,14 +171,14 @@ def _close(placement: Placement, blocks: list[Packed], target: _Target) -> dict[
     position = placement.offset + placement.weight_bytes
     write_at(target.descriptor, alpha, position)
     if linear.bias:
-        write_at(target.descriptor, _bias(linear, target.encoder.checkpoint), position + placement.alpha_bytes)
+        write_at(target.descriptor, _bias(linear, target.encoder), position + placement.alpha_bytes)
     sums = [sum(block.squared_error for block in blocks), sum(block.squared_norm for block in blocks)]
     return _entry(placement, *(float(f"{value:.{DIGITS}g}") for value in sums))
 
 
-def _bias(linear: Linear, checkpoint: Checkpoint) -> NDArray[np.float32]:
-    bias = read_rows(linear.bias, checkpoint, 0, linear.out_features).astype(np.float32)
-    return finite(bias, part_names(linear.bias))
+def _bias(linear: Linear, encoder: Encoder) -> NDArray[np.float32]:
+    bias = read_rows(linear.bias, encoder.checkpoint, 0, linear.out_features).astype(np.float32)
+    return finite(encoder.folds.bias(linear.name, bias), part_names(linear.bias))
 
 
 def _entry(placement: Placement, squared_error: float, squared_norm: float) -> dict[str, Any]:

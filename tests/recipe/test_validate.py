@@ -57,6 +57,10 @@ def test_hexagon_runs_symmetric_four_bits() -> None:
         ),
         (["quant.block=40"], "quant.block=40 must be 0"),
         (["quant.lm_block=12"], "quant.lm_block=12 must be 0"),
+        (
+            ["quant=int4-awq", "adapter=split", "adapter.path=/a"],
+            "awq scales what linears read, and a split adapter's would stay as they are → use adapter=merge",
+        ),
         (["quant.algorithm=gtpq"], "no quantisation algorithm 'gtpq'. Did you mean 'gptq'?"),
         (["quant.rules=[{pattern: x, algorithm: best}]"], "no quantisation algorithm 'best'."),
         (["quant.scale_bits=8"], "quant.scale_bits must be 16 or 32, not 8"),
