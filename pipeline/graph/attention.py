@@ -14,6 +14,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from pipeline.errors import UserError
 from pipeline.graph.ir import CUSTOM_DOMAIN, Graph, Value
 from pipeline.graph.moves import cut, pad, reshape, transpose
+from pipeline.graph.support import softcap_refusal
 from pipeline.graph.tracer import Tracer, active
 
 IMPLEMENTATION = "mnn"
@@ -101,10 +102,7 @@ def _widened(tracer: Tracer, value: Value, size: int) -> Value:
 def _softcap(tracer: Tracer, softcap: float) -> None:
     note = f"{SOFTCAP_NOTE} ({softcap:g})"
     if not tracer.options.allow_approximate:
-        raise UserError(
-            f"the model caps its attention scores (softcap {softcap:g}), which the engine's attention op cannot do",
-            "set graph.allow_approximate=true to build it without the cap; its error is measured and reported",
-        )
+        raise softcap_refusal(softcap)
     if note not in tracer.approximations:
         tracer.approximations.append(note)
 

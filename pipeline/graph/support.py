@@ -55,6 +55,10 @@ REFUSED: dict[str, str] = {
 SOFTCAP = frozenset({"gemma2", "vaultgemma"})
 
 
+# Encoders: they make embeddings, and write nothing. Those that tests/graph/test_sentence.py takes to the engine.
+ENCODERS = frozenset({"bert", "distilbert", "modernbert", "roberta", "xlm-roberta"})
+
+
 def check_model_type(model_type: str) -> None:
     """Raises UserError with the reason for a family that cannot be exported; an unknown one passes, to be tried."""
     reason = REFUSED.get(model_type)
@@ -72,7 +76,7 @@ def softcap_refusal(softcap: object) -> UserError:
 
 
 def check_softcap(model_type: str, config: Mapping[str, Any] | None, allow_approximate: bool) -> None:
-    """Raises UserError for a capped attention without consent. config: its config.json, None if only its family is known.
+    """Raises UserError for a capped attention without consent. config: its config.json; None if only the family is known.
 
     Without a config the families of SOFTCAP count as capped: every published model of theirs that conf/model names is.
     """

@@ -33,11 +33,11 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "cache.remote_mode": ("off", "read", "readwrite"),
     "target.tokenizer_format": ("mtok", "txt"),
     "target.tie_embeddings": ("dict", "list"),
+    "visual.mode": ("auto", "off"),
+    "visual.positions": ("exact", "engine"),
 }
 
 
-    "visual.mode": ("auto", "off"),
-    "visual.positions": ("exact", "engine"),
 def apply_target(recipe: Recipe, explicit: Collection[str]) -> None:
     """Let the target choose what only it can know, in place: the scales' width, successors of old run-time names.
 
@@ -52,9 +52,6 @@ def apply_target(recipe: Recipe, explicit: Collection[str]) -> None:
                 "leave quant.scale_bits out",
             )
         recipe.quant.scale_bits = forced
-    recipe.target.runtime, _ = modernised(recipe.target.runtime)
-
-
     if not recipe.target.exact_positions and recipe.visual.positions == "exact":
         if "visual.positions" in explicit:
             raise UserError(
@@ -62,18 +59,22 @@ def apply_target(recipe: Recipe, explicit: Collection[str]) -> None:
                 "set visual.positions=engine",
             )
         recipe.visual.positions = "engine"
+    recipe.target.runtime, _ = modernised(recipe.target.runtime)
+
+
 def validate(recipe: Recipe) -> None:
     """Raises UserError for the first rule that the recipe breaks."""
     _check_choices(recipe)
     _check_source(recipe)
     check_model_type(recipe.model.family)
+    check_softcap(recipe.model.family, None, recipe.graph.allow_approximate)
     _check_adapter(recipe)
     _check_quant(recipe)
+    _check_visual(recipe)
     _check_embedding(recipe)
     _check_target(recipe)
     _check_verify(recipe)
 
-    _check_visual(recipe)
 
 def _check_choices(recipe: Recipe) -> None:
     for path, allowed in _CHOICES.items():

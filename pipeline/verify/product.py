@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.mnn.runner import Engine
-from pipeline.verify import metrics
+from pipeline.verify import approximate, metrics
 from pipeline.verify.files import EXACT_LOGITS
 from pipeline.verify.gate import Check, Report, at_least, at_most, equal, not_run
 
@@ -158,6 +158,10 @@ def judge(
 ) -> Report:
     """Every check of the product, cheap ones first; native code sees the files only after their sizes are checked."""
     report = Report(mode, [check_architecture(selfcheck, subject.limits)], {"selfcheck": selfcheck})
+    if (left_out := approximate.left_out(selfcheck, subject.reference)) is not None:
+        report.checks += left_out.checks()
+        report.figures["approximation"] = left_out.cost
+        subject = left_out.widened(subject)
     size = check_weights_file(subject.folder, weights)
     rounding, figures = check_rounding(weights, subject.limits.get("max_tensor_error"))
     report.checks += [size, rounding]

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.build.stage import Log
 from pipeline.errors import StageFailed
-from pipeline.verify import huggingface, text
+from pipeline.verify import approximate, huggingface, text
 from pipeline.verify.files import EXACT_LOGITS, LOGITS, REFERENCE
 
 FLOAT32 = 4
@@ -113,6 +113,8 @@ def add_model(told: dict[str, Any], model: Any, tokenizer: Any, verify: Mapping[
         written[number] = logits
         log.progress(number + 1, len(rows), "reference sequences")
     told["logits"] = LOGITS
+    if written is not None and approximate.is_capped(model):
+        told["without_softcap"] = approximate.cost(model, rows, written)
     told["bfloat16_table"] = huggingface.bfloat16_table(model)
     told["rounded"] = huggingface.round_matrices(model)
     np.save(out / EXACT_LOGITS, huggingface.sequence_logits(model, rows[0][:EXACT_POSITIONS]))

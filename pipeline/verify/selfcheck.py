@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -94,3 +95,9 @@ def compare(reference: Logits, engine: Logits) -> dict[str, float]:
 def reference_logits(model: Any, ids: list[int]) -> Logits:
     """The same rows as `engine_logits`, by Hugging Face in float32 with its own cache."""
     return huggingface.decode_logits(model, ids[:PREFILL], ids[PREFILL:])
+
+
+def approximations(work: Path) -> list[str]:
+    """What the graph that `build` made in `work` leaves out of the model."""
+    layout = json.loads((work / graph_stage.STAGE.name / "layout.json").read_text("utf-8"))
+    return list(layout["approximations"])
