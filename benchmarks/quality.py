@@ -1,193 +1,165 @@
 """What each quantisation costs and gains, measured on the engine: a table, a JSON file and a plot.
 
-    python benchmarks/quality.py smollm2-135m [--quants int4 int4-wmse …] [--sequences 4] [--length 512]
+    python benchmarks/quality.py smollm2-135m
+    python benchmarks/quality.py smollm2-135m --quants int4 int4-wmse "auto quant.target_bpw=4.8" --blocks 64 192
+    python benchmarks/quality.py smollm2-135m --speed        adds tokens per second: run it when nothing else runs
 
-KL divergence, top-1 agreement and perplexity are against the Hugging Face model in float32, on prose that no
-calibration sees; the products are built by `doit export` (without its gate) and run as they ship.
+Products are built by `doit export` (without its gate) and run as they ship. KL divergence (nats a token), top-1
+agreement and perplexity are against the Hugging Face model in float32, on prose that no calibration saw: that is
+checked, token by token. "quantise s" are wall seconds of the stages that make the weights. Needs matplotlib (the extra
+`bench`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pipeline.mnn.runner import Engine  # noqa: E402
-from pipeline.verify.metrics import Logits, compare_logits, log_softmax  # noqa: E402
+from benchmarks import divergence  # noqa: E402
 
-QUANTS = ("fp16", "int8", "source", "int4", "int4-mse", "int4-hqq", "int4-wmse", "int4-gptq", "auto")
-COLUMNS = ("quant", "MB", "bpw", "KLD", "KLD p99", "top-1", "perplexity", "decode tok/s", "quantise s")
+QUANTS = ("fp16", "int8", "source", "int4", "int4-mse", "int4-hqq", "int4-awq", "int4-wmse", "int4-gptq", "auto")
+FORMATS = {
+    "recipe": "{}",
+    "bytes": "{:,}",
+    "bpw": "{:.2f}",
+    "KLD": "{:.4f}",
+    "KLD p99": "{:.3f}",
+    "top-1": "{:.1%}",
+    "perplexity": "{:.2f}",
+    "quantise s": "{:.0f}",
+    "decode tok/s": "{:.0f}",
+}
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Case:
+    """A quant with overrides of its own, as the command line takes them."""
+
+    quant: str
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What the table and the plot call it."""
+        return " ".join([self.quant, *(text.removeprefix("quant.") for text in self.overrides)])
+
+
+def main(arguments: Sequence[str]) -> None:
     """Build, measure, write."""
-    arguments = _arguments()
-    folder = ROOT / "artifacts" / ".benchmarks" / arguments.model
+    options = _options(arguments)
+    folder = (options.out or ROOT / "artifacts" / ".benchmarks" / options.model).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    first = _build(arguments.model, arguments.quants[0], arguments.overrides)
-    ids = _sequences(first[0], arguments.sequences, arguments.length)
-    reference = _reference(folder, arguments.model, arguments.overrides, ids)
-    rows = []
-    for quant in arguments.quants:
-        product, seconds = _build(arguments.model, quant, arguments.overrides)
-        rows.append({"quant": quant, "quantise s": seconds, **_measure(product, ids, reference, arguments.dynamic)})
+    store = options.store.resolve()
+    runtime = {"memory": "low", "dynamic_option": options.dynamic}
+    cases = list(_cases(options.quants, options.blocks, options.lm_block))
+    products = {case.label: _build(options.model, case, options.overrides, store) for case in cases}
+    ids = divergence.evaluation_ids(next(iter(products.values())), options.sequences, options.length)
+    _refuse_calibration(list(products.values()), ids, store)
+    reference = divergence.reference_logits(folder, options.model, options.overrides, ids)
+    rows: list[dict[str, Any]] = []
+    for label, product in products.items():
+        found = {**divergence.size(product), **divergence.figures(product, ids, reference, runtime)}
+        rows.append({"recipe": label, **found, "quantise s": divergence.quantising_seconds(product, store)})
         print(_line(rows[-1]), flush=True)
-    text = "\n".join([_head(), *(_line(row) for row in rows)])
-    (folder / "quality.md").write_text(f"{text}\n", encoding="utf-8")
-    (folder / "quality.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    (folder / "quality.svg").write_text(_plot(rows), encoding="utf-8")
-    print(f"written to {folder.relative_to(ROOT)}")
+    if options.speed:
+        measured = divergence.speeds({label: (one, runtime) for label, one in products.items()}, ids[0][:256])
+        rows = [{**row, **measured[row["recipe"]]} for row in rows]
+    _write(folder, options.model, rows)
+    print(f"written to {folder}")
 
 
-def _arguments() -> Any:
+def _options(arguments: Sequence[str]) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--quants", nargs="+", default=list(QUANTS))
+    parser.add_argument("--quants", nargs="+", default=list(QUANTS), help='names, or "NAME key=value key=value"')
+    parser.add_argument("--blocks", nargs="+", type=int, default=[], help="repeat the uniform 4-bit quants at these")
+    parser.add_argument("--lm-block", type=int, default=64, help="the head's block when --blocks changes the body's")
     parser.add_argument("--sequences", type=int, default=4)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--dynamic", type=int, default=2, help="the engine's dynamic_option")
+    parser.add_argument("--speed", action="store_true", help="also measure decode speed")
+    parser.add_argument("--store", type=Path, default=ROOT / "artifacts" / ".cache")
+    parser.add_argument("--out", type=Path, help="folder for the results; default artifacts/.benchmarks/MODEL")
     parser.add_argument("overrides", nargs="*", help="further recipe overrides, key=value")
-    return parser.parse_intermixed_args()
+    return parser.parse_intermixed_args(list(arguments))
 
 
-def _build(model: str, quant: str, overrides: Sequence[str]) -> tuple[Path, float]:
-    """The product's folder, and the seconds that the command took."""
-    name = f"benchmark-{model}-{quant}"
-    begun = time.monotonic()
-    doit = str(Path(sys.executable).with_name("doit"))
-    command = [doit, "export", f"model={model}", f"quant={quant}", f"name={name}", "verify=off", *overrides]
+def _cases(quants: Sequence[str], blocks: Sequence[int], lm_block: int) -> Iterator[Case]:
+    """Each quant once, and each uniform 4-bit one again at every block that is asked for."""
+    for text in quants:
+        quant, *own = text.split()
+        yield Case(quant, tuple(own))
+        if quant.startswith("int4") and not own:
+            for block in blocks:
+                yield Case(quant, (f"quant.block={block}", f"quant.lm_block={lm_block}"))
+
+
+def _build(model: str, case: Case, overrides: Sequence[str], store: Path) -> Path:
+    """The product's folder."""
+    name = re.sub(r"[^\w.-]+", "-", f"benchmark-{model}-{case.label}")
+    own = [f"model={model}", f"quant={case.quant}", *case.overrides, f"name={name}", "verify=off", f"cache.dir={store}"]
+    command = [sys.executable, "-m", "doit", "export", *own, *overrides]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return ROOT / "artifacts" / name, time.monotonic() - begun
+    print(f"built {name}", flush=True)
+    return ROOT / "artifacts" / name
 
 
-def _sequences(product: Path, count: int, length: int) -> list[list[int]]:
-    """Runs of token ids spread over the evaluation text."""
-    from pipeline.verify.text import evaluation_text
-
-    with Engine(product) as engine:
-        engine.load()
-        ids = engine.tokenize(evaluation_text()[: 24 * count * length])
-    step = len(ids) // count
-    return [ids[number * step : number * step + length] for number in range(count)]
-
-
-def _reference(folder: Path, model: str, overrides: Sequence[str], ids: list[list[int]]) -> Logits:
-    """Hugging Face's logits in float32, [tokens, vocabulary], kept beside the results."""
-    path, key = folder / "reference.npy", folder / "reference.json"
-    if not (path.exists() and key.exists() and json.loads(key.read_text()) == ids):
-        from pipeline.verify.huggingface import load_model, sequence_logits
-
-        with tempfile.TemporaryDirectory() as scratch:
-            loaded = load_model(_source(model, overrides, Path(scratch)), {})
-        np.save(path, np.concatenate([sequence_logits(loaded, run) for run in ids]))
-        key.write_text(json.dumps(ids))
-    return np.asarray(np.load(path, mmap_mode="r"))
-
-
-def _source(model: str, overrides: Sequence[str], folder: Path) -> Path:
-    """`folder`, filled with links to the model's own files."""
-    from pipeline.recipe.compose import compose
-    from pipeline.source.resolve import resolve
-
-    (recipe,) = compose([f"model={model}", *overrides])
-    for name, file in resolve(recipe.config["model"], ROOT / "artifacts" / ".cache", Quiet()).files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to(file.path)
-    return folder
-
-
-class Quiet:
-    """A log that nobody reads."""
-
-    def progress(self, done: int, total: int, what: str) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-
-def _measure(product: Path, ids: list[list[int]], reference: Logits, dynamic: int) -> dict[str, float]:
-    with Engine(product, {"memory": "low", "dynamic_option": dynamic}) as engine:
-        engine.load()
-        logits = np.concatenate([engine.logits(run) for run in ids])
-        begun = time.monotonic()
-        tokens = len(engine.generate(ids[0][:16], 64))
-        speed = tokens / (time.monotonic() - begun)
-    agreement = compare_logits(reference, logits)
-    size = (product / "llm.mnn.weight").stat().st_size
-    return {
-        "MB": size / 1e6,
-        "bpw": 8 * size / _weights(product),
-        "KLD": agreement.kld_mean,
-        "KLD p99": agreement.kld_p99,
-        "top-1": agreement.top1,
-        "perplexity": _perplexity(logits, ids),
-        "decode tok/s": speed,
+def _refuse_calibration(products: Sequence[Path], ids: divergence.Ids, store: Path) -> None:
+    """Exit if a product was calibrated on what is measured."""
+    manifests = [json.loads((product / "manifest.json").read_text(encoding="utf-8")) for product in products]
+    calibrated = {
+        json.dumps(manifest["config"]["quant"]["calibration"], sort_keys=True): product
+        for product, manifest in zip(products, manifests, strict=True)
+        if any(stage in manifest["stages"] for stage in divergence.QUANTISING[:-1])
     }
+    for product in calibrated.values():
+        divergence.refuse_calibration(ids, divergence.calibration_ids(product, store))
 
 
-def _weights(product: Path) -> int:
-    """Weights of all linears: the convolutions of the product's graph."""
-    graph = json.loads((product / "llm.mnn.json").read_text(encoding="utf-8"))
-    shapes = [op["main"]["common"] for op in graph["oplists"] if op["type"] == "Convolution"]
-    return sum(shape["inputCount"] * shape["outputCount"] for shape in shapes)
-
-
-def _perplexity(logits: Logits, ids: list[list[int]]) -> float:
-    total, count, row = 0.0, 0, 0
-    for run in ids:
-        for start in range(0, len(run) - 1, 64):
-            stop = min(start + 64, len(run) - 1)
-            chances = log_softmax(logits[row + start : row + stop].astype(np.float64))
-            total -= float(chances[np.arange(stop - start), run[start + 1 : stop + 1]].sum())
-        count, row = count + len(run) - 1, row + len(run)
-    return float(np.exp(total / count))
-
-
-def _head() -> str:
-    return f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}"
+def _write(folder: Path, model: str, rows: list[dict[str, Any]]) -> None:
+    head = f"| {' | '.join(FORMATS)} |\n|{' --- |' * len(FORMATS)}"
+    (folder / "quality.md").write_text("\n".join([head, *map(_line, rows)]) + "\n", encoding="utf-8")
+    (folder / "quality.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    plot(folder / "quality.svg", f"{model}: KL divergence on the engine", rows)
 
 
 def _line(row: dict[str, Any]) -> str:
-    formats = ("{}", "{:.1f}", "{:.2f}", "{:.4f}", "{:.3f}", "{:.1%}", "{:.2f}", "{:.0f}", "{:.0f}")
-    cells = [text.format(row[column]) for text, column in zip(formats, COLUMNS, strict=True)]
+    cells = [text.format(row[column]) if column in row else "" for column, text in FORMATS.items()]
     return f"| {' | '.join(cells)} |"
 
 
-def _plot(rows: list[dict[str, Any]]) -> str:
-    """Divergence (logarithmic) over size, one labelled point a recipe."""
-    width, height, margin = 640, 420, 60
-    sizes, klds = [row["MB"] for row in rows], [np.log10(max(row["KLD"], 1e-9)) for row in rows]
+def plot(path: Path, title: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Divergence (logarithmic) over bits per weight, one labelled point a recipe; the same rows give the same bytes."""
+    import matplotlib
 
-    def place(value: float, values: list[float], length: int) -> float:
-        return margin + (value - min(values)) / (max(values) - min(values) or 1) * (length - 2 * margin)
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "quality", "svg.fonttype": "none"})
+    from matplotlib import pyplot
 
-    marks = []
-    for row, size, kld in zip(rows, sizes, klds, strict=True):
-        x, y = place(size, sizes, width), height - place(kld, klds, height)
-        marks.append(f'<circle cx="{x:.0f}" cy="{y:.0f}" r="4"/>')
-        marks.append(f'<text x="{x + 7:.0f}" y="{y:.0f}">{row["quant"]}</text>')
-    axes = (
-        f'<path d="M{margin} {margin}V{height - margin}H{width - margin}" fill="none" stroke="black"/>'
-        f'<text x="{width / 2:.0f}" y="{height - 15}">weights, {min(sizes):.0f} to {max(sizes):.0f} MB</text>'
-        f'<text x="5" y="30">KL divergence, {10 ** min(klds):.2g} to {10 ** max(klds):.2g} nats, logarithmic</text>'
-    )
-    frame = f'xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif"'
-    return f'<svg {frame} font-size="12">{axes}{"".join(marks)}</svg>\n'
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    axes.set(yscale="log", xlabel="bits per weight, output head included", ylabel="KL divergence, nats a token")
+    axes.set_title(title)
+    axes.grid(True, which="both", alpha=0.25)
+    axes.margins(x=0.12)
+    for row in rows:
+        axes.plot(row["bpw"], row["KLD"], "o", color="tab:blue")
+        axes.annotate(row["recipe"], (row["bpw"], row["KLD"]), xytext=(6, 0), textcoords="offset points",
+                      va="center", fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
