@@ -11,12 +11,13 @@ from pipeline.build.canonical import digest
 from pipeline.build.config import subset
 from pipeline.build.stage import Stage
 
-SOURCES = ("source", "adapter")
+SOURCES = ("source", "adapter", "split")
 
 
 @dataclass(frozen=True)
 class SourceNode:
-    """Files that come from outside: the model's ("source") or the LoRA's ("adapter"). spec: that part of the recipe."""
+    """Files that come from outside: the model's ("source"), those of adapters to merge ("adapter") or to keep apart
+    ("split"). spec: that part of the recipe."""
 
     name: str
     spec: Mapping[str, Any]
@@ -108,9 +109,21 @@ def _sources(recipe: Mapping[str, Any]) -> list[SourceNode]:
     label = str(recipe["model"].get("name", ""))
     nodes = [_source("source", recipe["model"], label)]
     adapter = recipe.get("adapter") or {}
-    if adapter.get("mode", "none") != "none":
-        nodes.append(_source("adapter", {"path": adapter.get("path", "")}, label))
+    path = adapter.get("path", "")
+    if adapter.get("mode") == "split":
+        nodes.append(_source("split", {"mode": "split", "path": path}, label))
+    elif adapter.get("mode", "none") != "none":
+        nodes.append(_source("adapter", {"path": path}, label))
     return nodes
+
+
+def seen_by(stage: Stage, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe as `stage` sees it. Split adapters change nothing of the base product: a stage that does not read
+    them sees a recipe without, and so is shared by products with other adapters and with none."""
+    adapter = recipe.get("adapter") or {}
+    if adapter.get("mode") != "split" or any(one.stage == "split" for one in stage.inputs):
+        return recipe
+    return {**recipe, "adapter": {**adapter, "mode": "none", "path": "", "weight": 1.0}}
 
 
 def _source(name: str, spec: Mapping[str, Any], label: str) -> SourceNode:
@@ -120,7 +133,7 @@ def _source(name: str, spec: Mapping[str, Any], label: str) -> SourceNode:
 def _node(
     stage: Stage, recipe: Mapping[str, Any], nodes: Mapping[str, Node], sources: Mapping[str, SourceNode]
 ) -> Node:
-    config = subset(recipe, stage.config)
+    config = subset(seen_by(stage, recipe), stage.config)
     known: dict[str, SourceNode | Node] = {**sources, **nodes}
     edges = {one.stage: Edge(known[one.stage], tuple(one.files)) for one in stage.inputs if one.stage in known}
     inputs = [[name, edge.node.id, sorted(edge.files)] for name, edge in sorted(edges.items())]

@@ -25,22 +25,25 @@ from pipeline.errors import StageFailed
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
-REPORT = ("quality", "report.json")
+REPORTS = (("quality", "report.json"), ("sentence_quality", "report.json"))
 TOKENIZER_FACTS = ("tokenizer", "tokenizer.json")
 LAYOUT = ("graph", "layout.json")
+ADAPTERS = ("adapters", "facts/adapters.json")
+ADAPTER_REPORT = ("adapter_quality", "report.json")
 # What a product's user must know of the layout: how far positions reach, and where the graph departs from the model.
-LAYOUT_FACTS = ("model_type", "max_position_embeddings", "approximations", "notes")
+LAYOUT_FACTS = ("task", "sentence", "model_type", "max_position_embeddings", "approximations", "notes")
 # (stage, its files, folder within the product)
 SHIPPED = (
     ("graph", ("llm.onnx",), "onnx"),
     ("link", ("*.mnn", "*.mnn.json"), ""),
     ("weights", ("*.mnn.weight",), ""),
-    ("embedding", ("embeddings_*.bin",), ""),
-    ("tokenizer", ("tokenizer.mtok", "tokenizer.txt"), ""),
     ("visual_link", ("*.mnn", "*.mnn.json"), ""),
     ("visual_weights", ("*.mnn.weight",), ""),
     ("visual_graph", ("visual.json",), ""),
+    ("embedding", ("embeddings_*.bin",), ""),
+    ("tokenizer", ("tokenizer.mtok", "tokenizer.txt"), ""),
     ("config", ("config.json", "llm_config.json"), ""),
+    ("adapters", ("*.mnn", "*.json"), ""),
 )
 FICLONE = 0x40049409  # linux/fs.h
 RENAME_EXCHANGE = 2  # linux/fs.h
@@ -155,13 +158,23 @@ def make_manifest(engine: Engine, product: Product, files: Mapping[str, Blob]) -
         "notes": [f"{name}: {note}" for name, record in records.items() for note in record.notes],
         "model": {key: value for key, value in _output(engine, product, LAYOUT).items() if key in LAYOUT_FACTS},
         "tokenizer": _output(engine, product, TOKENIZER_FACTS),
+        **_adapters(engine, product),
         "verification": _verification(engine, product),
     }
 
 
+def _adapters(engine: Engine, product: Product) -> dict[str, Any]:
+    """Split adapters by name, and what was proved of each; a product without any has no such key."""
+    adapters = _output(engine, product, ADAPTERS)
+    if not adapters:
+        return {}
+    report = _output(engine, product, ADAPTER_REPORT)
+    return {"adapters": {name: {**facts, "verification": report.get(name)} for name, facts in adapters.items()}}
+
+
 def _verification(engine: Engine, product: Product) -> dict[str, Any]:
     mode = (product.recipe.get("verify") or {}).get("mode", "off")
-    report = _output(engine, product, REPORT)
+    report = next(filter(None, (_output(engine, product, where) for where in REPORTS)), {})
     return {"mode": mode, "verified": True, "report": report} if report else {"mode": mode, "verified": False}
 
 

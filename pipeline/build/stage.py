@@ -30,7 +30,7 @@ class Input:
     """Files of another stage's output. `files` are glob patterns relative to that output's root.
 
     `stage` is a stage's name, or "source" for the model's own files as they were found (weights among them), or
-    "adapter" for a LoRA folder's files.
+    "adapter" for those of the LoRA folders that are merged, or "split" for those of adapters that stay apart.
     """
 
     stage: str

@@ -71,6 +71,11 @@ class Table:
         start = _follow(self.buffer, position)
         return start + 4, _unpack("<I", self.buffer, start)
 
+    def text(self, slot: int) -> str:
+        """A string field; "" when absent."""
+        place = self.span(slot)
+        return bytes(self.buffer[place[0] : place[0] + place[1]]).decode() if place else ""
+
     def _each(self, slot: int) -> Iterator[Table]:
         position = self.field(slot)
         if position:

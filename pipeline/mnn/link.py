@@ -15,18 +15,25 @@ from pipeline.mnn.converter import Converter
 from pipeline.mnn.dump import dump_exact, read_net, write_net
 from pipeline.mnn.rewrite import REWRITERS
 from pipeline.mnn.rewrite.graph import Json, Scope
-from pipeline.mnn.rewrite.lora import LowRank
+from pipeline.mnn.rewrite.lora import LowRank, fill
 
 
-def rewrite(skeleton: Json, weights: Mapping[str, Any], adapter: Mapping[str, LowRank] | None = None) -> Json:
+def rewrite(
+    skeleton: Json,
+    weights: Mapping[str, Any],
+    adapter: Mapping[str, LowRank] | None = None,
+    values: dict[str, Any] | None = None,
+) -> Json:
     """The skeleton with every placeholder replaced. `weights`: weights.json. Changes and returns `skeleton`.
 
-    adapter: a split LoRA by linear. Raises StageFailed for an unknown placeholder, for an adapter's linear that the
-    graph has not, and when the graph's placeholders and the weight file's entries are not the same set.
+    adapter: a split LoRA by linear; its numbers go into `values`, for `lora.fill`. Raises StageFailed for an unknown
+    placeholder, for an adapter's linear that the graph has not, and when the graph's placeholders and the weight file's
+    entries are not the same set.
     """
     templates = {graph["name"]: graph for graph in skeleton.pop("subgraphs", [])}
     used: set[str] = set()
     adapted: set[str] = set()
+    values = {} if values is None else values
     subgraphs: list[Json] = []
 
     def add_expert(template: str, name: str, prefix: str) -> None:
@@ -34,12 +41,12 @@ def rewrite(skeleton: Json, weights: Mapping[str, Any], adapter: Mapping[str, Lo
             raise StageFailed(f"link: the skeleton has no expert template '{template}'")
         graph = copy.deepcopy(templates[template])
         scope = _scope(graph["nodes"], graph["tensors"], weights, used, prefix)
-        scope.adapter, scope.adapted = adapter or {}, adapted
+        scope.adapter, scope.adapted, scope.values = adapter or {}, adapted, values
         subgraphs.append({**graph, "name": name, "nodes": _rewritten(scope)})
 
     scope = _scope(skeleton["oplists"], skeleton["tensorName"], weights, used)
     scope.add_expert = add_expert
-    scope.adapter, scope.adapted = adapter or {}, adapted
+    scope.adapter, scope.adapted, scope.values = adapter or {}, adapted, values
     skeleton["oplists"] = _rewritten(scope)
     if subgraphs:
         skeleton["subgraphs"] = subgraphs
@@ -68,12 +75,14 @@ def link(
     adapter: Mapping[str, LowRank] | None = None,
     name: str = "llm.mnn",
 ) -> int:
-    """Writes `out`/<name> and `out`/<name>.json; returns the final number of operators. `work` holds what is between.
+    """Writes `out`/<name> and, for the base, `out`/<name>.json; returns the final number of its operators (0 for an
+    adapter). `work` holds what is between.
 
     fuse_c4 False leaves the C4 pass out (for older engines); a graph with FusedRoPE placeholders needs the pass.
     adapter: a split LoRA by linear; the result, say lora.mnn, reads the base's weight file and carries its own part.
     """
-    net = rewrite(read_net(skeleton), weights, adapter)
+    values: dict[str, Any] = {}
+    net = rewrite(read_net(skeleton), weights, adapter, values)
     if not fuse_c4 and any(operator["type"] == "RoPE" for operator in net["oplists"]):
         raise StageFailed(
             "link: the graph has RoPE ops, which run with C4 fusion only", "trace it with target.graph.fuse_c4=false"
@@ -82,6 +91,11 @@ def link(
     write_net(net, rewritten)
     converter.json_to_mnn(rewritten, raw, fuse_c4)
     converter.optimise(raw, final, fuse_c4)
+    if adapter is not None:
+        fill(final, values)
+        fix_uuid(final)
+        shutil.move(final, out / name)
+        return 0
     fix_uuid(final)
     linked = dump_exact(converter, final, None)
     write_net(linked, out / f"{name}.json")

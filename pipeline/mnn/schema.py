@@ -14,6 +14,7 @@ SUBGRAPH_NODES = 4
 # Op
 OP_MAIN_TYPE = 1
 OP_MAIN = 2
+OP_NAME = 3
 # numbers of the union OpParameter
 UNION_TYPES = {7: "Blob", 9: "Convolution2D", 88: "LayerNorm"}
 # Convolution2D, LayerNorm and Blob: vectors of int64 that point into the weight file

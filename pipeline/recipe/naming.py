@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.recipe import adapter_paths
 from pipeline.recipe.schema import Recipe
 
 HASH_LENGTH = 6
@@ -30,7 +31,8 @@ def product_name(recipe: Recipe, difference: Mapping[str, Any]) -> str:
     """The name for a recipe whose overrides changed `difference` (dotted path → value; {} if nothing)."""
     parts = [_model(recipe), slug(recipe.quant.name)]
     if recipe.adapter.mode != "none":
-        parts.append(slug("-".join(filter(None, (recipe.adapter.mode, PurePath(recipe.adapter.path).name)))))
+        adapters = [one.name or PurePath(one.folder).name for one in adapter_paths.parse(recipe.adapter.path)]
+        parts.append(slug("-".join(filter(None, (recipe.adapter.mode, *adapters)))))
     if difference:
         parts.append(short_hash(difference))
     return "-".join(parts)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.build.stage import Log
 from pipeline.errors import UserError
+from pipeline.recipe import adapter_paths
 from pipeline.source.digest import DigestMemo
 from pipeline.source.directory import describe_files, from_path
 from pipeline.source.listing import SourceListing
@@ -35,12 +36,13 @@ def resolve_adapter(adapter: Mapping[str, Any], cache_dir: Path, log: Log) -> So
     """Files of the adapters in `adapter.path`: `A`, `A+B` (applied in that order) or `A@0.7+B@0.3` (weighted).
 
     Names are those of the folder for a single `A`; else "0/adapter_config.json", "1/…", or "0@0.7/…" with a weight.
+    With `adapter.mode` split the adapters stay apart, under names: "lora/…", "pirate@0.7/…".
     Raises UserError when a folder or a file of it is missing, or a weight is no number.
     """
     memo = DigestMemo(cache_dir)
     files = {}
     try:
-        for prefix, folder in _adapter_folders(str(adapter.get("path") or "")).items():
+        for prefix, folder in _adapter_folders(adapter).items():
             for name, file in _adapter_files(folder, memo).items():
                 files[prefix + name] = file
     finally:
@@ -79,24 +81,23 @@ def _with_gptq(listing: SourceListing, path: str, memo: DigestMemo) -> SourceLis
     return SourceListing(files, listing.revision, listing.kind)
 
 
-def _adapter_folders(path: str) -> dict[str, Path]:
+def _adapter_folders(adapter: Mapping[str, Any]) -> dict[str, Path]:
     """Prefix of the files' names → folder."""
-    if not path:
+    adapters = adapter_paths.parse(str(adapter.get("path") or ""))
+    if not adapters:
         raise UserError("adapter.path is not set, so there is no adapter to apply", "add adapter.path=DIR")
-    whole = Path(path).expanduser()  # a folder may have a plus or an at sign in its name
-    if whole.is_dir() or not set("+@") & set(path):
-        return {"": whole}
-    return dict(_weighted(number, part) for number, part in enumerate(path.split("+")))
-
-
-def _weighted(number: int, part: str) -> tuple[str, Path]:
-    folder, _, weight = part.rpartition("@")
-    if not folder or Path(part).expanduser().is_dir():
-        return f"{number}/", Path(part).expanduser()
-    try:
-        return f"{number}@{float(weight):g}/", Path(folder).expanduser()
-    except ValueError as error:
-        raise UserError(f"adapter.path: {weight!r} is no weight", "write A@0.7+B@0.3") from error
+    if adapter.get("mode") == "split":
+        names = adapter_paths.split_names(adapters)
+    elif named := next((one for one in adapters if one.name), None):
+        raise UserError(f"adapter.path: {named.name}= names a split adapter, these are merged", "leave the name out")
+    elif len(adapters) == 1 and adapters[0].weight == 1.0:
+        return {"": Path(adapters[0].folder).expanduser()}
+    else:
+        names = [str(number) for number in range(len(adapters))]
+    return {
+        f"{name}{'' if one.weight == 1.0 else f'@{one.weight:g}'}/": Path(one.folder).expanduser()
+        for name, one in zip(names, adapters, strict=True)
+    }
 
 
 def _adapter_files(folder: Path, memo: DigestMemo) -> Mapping[str, Any]:

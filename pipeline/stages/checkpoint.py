@@ -29,7 +29,8 @@ STAGE = Stage(
 
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
     """Write config.json, generation and tokenizer files, tensors.json and small.safetensors (docs/architecture.md)."""
-    from pipeline.checkpoint.lora import MergedCheckpoint
+    from pipeline.checkpoint.lora import MergedCheckpoint, adapter_folders
+    from pipeline.checkpoint.lora_vocabulary import refuse_new_tokens
     from pipeline.checkpoint.open import gguf_files, open_model
     from pipeline.checkpoint.small import write_small
 
@@ -40,6 +41,8 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     else:
         _copy_small_files(source, out)
     if isinstance(checkpoint, MergedCheckpoint):
+        for path, _ in adapter_folders(inputs["adapter"]):
+            refuse_new_tokens(path, out, "the adapter")
         _after_merge(checkpoint, out, log)
     table = {name: _facts(tensor) for name, tensor in checkpoint.items()}
     _write_json(out / "tensors.json", {"tensors": table})
@@ -62,6 +65,9 @@ def _copy_small_files(source: Path, out: Path) -> None:
     for path in sorted(source.iterdir()):
         if path.is_file() and not path.name.endswith(WEIGHTS):
             shutil.copyfile(path, out / path.name)
+    for path in sorted(source.glob("[0-9]*/config.json")):  # of sentence-transformers' modules
+        (out / path.parent.name).mkdir(exist_ok=True)
+        shutil.copyfile(path, out / path.parent.name / path.name)
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     plain = {key: value for key, value in config.items() if key not in QUANTISATION}
     if plain != config:

@@ -21,9 +21,12 @@ ORDER = (
     "tokenizer",
     "visual_link",
     "config",
+    "adapters",
     "selfcheck",
     "reference",
     "quality",
+    "adapter_reference",
+    "adapter_quality",
 )
 
 

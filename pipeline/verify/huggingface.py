@@ -1,10 +1,15 @@
-"""The reference: Hugging Face's own loader and modelling code, in float32; none of our checkpoint code."""
+"""The reference: Hugging Face's own loader and modelling code, in float32.
+
+None of our checkpoint code, with one exception that the report names: checkpoints that transformers reads on a GPU only
+(GPTQ, AWQ, …) come through our readers, tensor by tensor, into Hugging Face's modelling code.
+"""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,29 +34,42 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """transformers' tokenizer of a model folder, or of the GGUF file in it."""
     from transformers import AutoTokenizer
 
-    return _load(AutoTokenizer, folder, trust_remote_code=trust_remote_code)
+    return load(AutoTokenizer, folder, trust_remote_code=trust_remote_code)
 
 
 def load_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """transformers' config of a folder that has a config.json."""
     from transformers import AutoConfig
 
-    return _load(AutoConfig, folder, trust_remote_code=trust_remote_code)
+    return load(AutoConfig, folder, trust_remote_code=trust_remote_code)
 
 
 def load_model(folder: Path, model: Mapping[str, Any], adapter: Path | None = None, weight: float = 1.0) -> Any:
     """The causal language model in float32, on the CPU, in eval mode, with a LoRA merged by PEFT if there is one.
 
     model: the recipe's `model` keys. Pickle is read only if `allow_pickle`; torch's loader unpickles weights only.
+    adapter: a folder of one adapter, or of several (0/…, 1@0.3/…); weight multiplies all of them.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    if quantised_with(folder):
+        loaded = _dequantised(folder, bool(model.get("trust_remote_code")))
+        return (loaded if adapter is None else _merged(loaded, adapter, weight)).eval()
     options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": bool(model.get("trust_remote_code"))}
     if not gguf_file(folder):
         options["use_safetensors"] = None if model.get("allow_pickle") else True
-    loaded = _load(AutoModelForCausalLM, folder, **options)
+    loaded = load(AutoModelForCausalLM, folder, **options)
     return (loaded if adapter is None else _merged(loaded, adapter, weight)).eval()
+
+
+def quantised_with(folder: Path) -> str:
+    """The method in a Hugging Face folder's quantization_config ("gptq", "awq", …), or ""."""
+    from pipeline.checkpoint.quantised import quantisation_config
+
+    files = [folder / name for name in ("config.json", "quantize_config.json")]
+    config, beside = (json.loads(path.read_text("utf-8")) if path.is_file() else None for path in files)
+    return str((quantisation_config(config or {}, beside) or {}).get("quant_method", ""))
 
 
 def gguf_file(folder: Path) -> str | None:
@@ -135,7 +153,8 @@ def stop_ids(model_or_config: Any, tokenizer: Any) -> list[int]:
     return sorted({int(token) for token in (*listed, tokenizer.eos_token_id) if token is not None})
 
 
-def _load(loader: Any, folder: Path, **options: Any) -> Any:
+def load(loader: Any, folder: Path, **options: Any) -> Any:
+    """`loader.from_pretrained` of a local folder (or of its GGUF file); StageFailed with the reason in one line."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     gguf = gguf_file(folder)
     with ExitStack() as stack:
@@ -151,16 +170,89 @@ def _load(loader: Any, folder: Path, **options: Any) -> Any:
             ) from error
 
 
+def _dequantised(folder: Path, trust_remote_code: bool) -> Any:
+    """transformers' model with the weights as our readers dequantise them."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from pipeline.checkpoint.open import open_source
+    from pipeline.checkpoint.tensor import to_float32
+
+    config = load_config(folder, trust_remote_code=trust_remote_code)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    values = {name: torch.from_numpy(to_float32(tensor.read())) for name, tensor in open_source(folder).items()}
+    build: Any = AutoModelForCausalLM.from_config
+    with torch.device("meta"):
+        kind = type(build(config, trust_remote_code=trust_remote_code))
+    loaded, told = kind.from_pretrained(
+        None, config=config, state_dict=values, dtype=torch.float32, output_loading_info=True
+    )
+    if told["missing_keys"]:
+        raise StageFailed(f"{folder.name} has no {min(told['missing_keys'])}", "complete the download")
+    return loaded
+
+
+def adapter_folders(folder: Path) -> list[tuple[Path, float]]:
+    """(adapter, its weight) in the order in which they apply: `folder` itself, or 0/…, 1@0.3/… in it."""
+    if (folder / "adapter_config.json").is_file():
+        return [(folder, 1.0)]
+    named = [(path.name.partition("@"), path) for path in folder.iterdir() if (path / "adapter_config.json").is_file()]
+    return [(path, float(own or 1)) for (_, _, own), path in sorted(named, key=lambda one: int(one[0][0]))]
+
+
 def _merged(model: Any, adapter: Path, weight: float) -> Any:
     from peft import PeftModel
+
+    folders = adapter_folders(adapter)
+    for path, _ in folders:
+        _untie(model, path)
+    peft: Any = None
+    for number, (path, own) in enumerate(folders):
+        if peft is None:
+            peft = PeftModel.from_pretrained(model, str(path), adapter_name=str(number))
+        else:
+            peft.load_adapter(str(path), str(number))
+        _scale(peft, str(number), weight * own)
+    return peft.merge_and_unload(adapter_names=[str(number) for number in range(len(folders))])
+
+
+@contextmanager
+def adapted(model: Any, adapter: Path, weight: float = 1.0) -> Iterator[Any]:
+    """`model` under one LoRA of PEFT, not merged; afterwards it is as before."""
+    from peft import PeftModel
+
+    peft = PeftModel.from_pretrained(model, str(adapter), adapter_name="split")
+    _scale(peft, "split", weight)
+    try:
+        yield peft.eval()
+    finally:
+        peft.unload()
+
+
+def _scale(peft: Any, name: str, weight: float) -> None:
     from peft.tuners.lora import LoraLayer
 
-    adapted = PeftModel.from_pretrained(model, str(adapter))
-    if weight != 1.0:
-        for module in adapted.modules():
-            if isinstance(module, LoraLayer):
-                module.set_scale("default", weight)
-    return adapted.merge_and_unload()
+    for module in peft.modules():
+        if weight != 1.0 and isinstance(module, LoraLayer):
+            module.set_scale(name, weight)
+
+
+def _untie(model: Any, adapter: Path) -> None:
+    """Gives the lm_head a tensor of its own if the adapter changes it or the embedding: PEFT merges into a tied tensor
+    for both, and the merged model would not compute what the adapted one does."""
+    import torch
+    from safetensors import safe_open
+
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or head.weight is not table.weight:
+        return
+    names = {name.rpartition(".")[2] for name, module in model.named_modules() if module in (head, table)}
+    with safe_open(str(adapter / "adapter_model.safetensors"), "np") as file:
+        touched = any(names & set(key.split(".")) for key in list(file.keys()))
+    if touched:
+        head.weight = torch.nn.Parameter(table.weight.detach().clone())
+        model.config.tie_word_embeddings = False
 
 
 def _first_line(error: Exception) -> str:

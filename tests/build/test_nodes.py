@@ -76,3 +76,23 @@ def test_consumers_in_the_graph_s_order() -> None:
     readers = consumers(graph)
     assert [node.name for node in readers[nodes["graph"].id]] == ["weights", "link"]
     assert nodes["quality"].id not in readers
+
+
+def test_a_split_adapter_changes_no_stage_of_the_base() -> None:
+    base, *_ = STAGES
+    base = replace(base, inputs=(Input("source"), Input("adapter")), config=(*base.config, "adapter"))
+    linker = replace(STAGES[1], inputs=(Input("split"),), config=("adapter",))
+    none = {"mode": "none", "path": "", "weight": 1.0}
+    recipes = [
+        recipe(adapter=none),
+        recipe(name="one", adapter={"mode": "split", "path": "/a", "weight": 1.0}),
+        recipe(name="two", adapter={"mode": "split", "path": "/a+/b", "weight": 0.5}),
+        recipe(name="merged", adapter={"mode": "merge", "path": "/a", "weight": 1.0}),
+    ]
+    plain, one, two, merged = build_graph(recipes, [base, linker], Path("x")).products
+    assert one.nodes[base.name] is two.nodes[base.name] is plain.nodes[base.name]
+    assert merged.nodes[base.name] is not plain.nodes[base.name]
+    assert one.nodes[linker.name] is not two.nodes[linker.name]
+    assert two.nodes[linker.name].config == {"adapter": {"mode": "split", "path": "/a+/b", "weight": 0.5}}
+    assert set(one.sources) == {"source", "split"}
+    assert set(merged.sources) == {"source", "adapter"}

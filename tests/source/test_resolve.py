@@ -109,3 +109,17 @@ def test_importing_costs_nothing() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_split_adapters_stay_apart_under_their_names(tmp_path: Path, log: KeptLog) -> None:
+    first, second = adapter(tmp_path / "a"), adapter(tmp_path / "b")
+    listing = resolve_adapter({"mode": "split", "path": f"p={first}+{second}@0.5"}, tmp_path / "cache", log)
+    assert listing.files["p/adapter_config.json"].path.parent == first
+    assert listing.files["b@0.5/adapter_model.safetensors"].path.parent == second
+    alone = resolve_adapter({"mode": "split", "path": str(first)}, tmp_path / "cache", log)
+    assert {name.partition("/")[0] for name in alone.files} == {"lora"}
+
+
+def test_names_are_for_split_adapters(tmp_path: Path, log: KeptLog) -> None:
+    with pytest.raises(UserError, match="p= names a split adapter, these are merged"):
+        resolve_adapter({"mode": "merge", "path": f"p={adapter(tmp_path / 'a')}"}, tmp_path / "cache", log)

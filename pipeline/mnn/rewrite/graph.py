@@ -23,7 +23,8 @@ class Scope:
     linears, tables: weights.json's entries by placeholder name. prefix: what stands before a placeholder's name (an
     expert's number in a MoE subgraph). dead: numbers (id) of operators that a rewriter has absorbed.
     used: names of the placeholders met so far. add_expert: clones a MoE template (moe.py) into the net's subgraphs.
-    adapter: a split LoRA's change by linear (lora.py); adapted: those that have found their linear.
+    adapter: a split LoRA's change by linear (lora.py); adapted: those that have found their linear; values: weights and
+    biases of the operators made for them, which go into the finished file.
     packed: tensors of the skeleton that are written in NC4HW4 [rows, features, 1, 1], ready for a convolution.
     """
 
@@ -37,6 +38,7 @@ class Scope:
     add_expert: Callable[[str, str, str], None] | None = None
     adapter: Mapping[str, LowRank] = field(default_factory=dict)
     adapted: set[str] = field(default_factory=set)
+    values: dict[str, Any] = field(default_factory=dict)
     packed: set[int] = field(default_factory=set)
     _producers: dict[int, Json] = field(default_factory=dict)
     _consumers: Counter[int] = field(default_factory=Counter)
