@@ -19,11 +19,15 @@ STAGE = Stage(
         Input("weights", ("llm.mnn.weight", "weights.json")),
         Input("embedding", ("embeddings_*", "embedding.json")),
         Input("tokenizer", ("tokenizer.mtok", "tokenizer.txt", "tokenizer.json")),
+        Input("parity", ("parity.json",)),
         Input("config", ("config.json", "llm_config.json")),
         Input("reference"),
         Input("selfcheck", ("selfcheck.json",)),
     ),
-    config=("quant.bits", "verify.mode", "verify.thresholds", "verify.threads", "verify.max_new_tokens"),
+    config=(
+        *("quant.bits", "target.accept_tokenizer_limits"),
+        *("verify.mode", "verify.thresholds", "verify.threads", "verify.max_new_tokens"),
+    ),
     tools=("MNN", "numpy"),
     code=("pipeline.mnn.runner",),
     memory=lambda recipe: 1 << 30,
@@ -34,6 +38,7 @@ STAGE = Stage(
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
     """Write `report.json`, then raise StageFailed if the gate says no. Raises UserError for bits without thresholds."""
     from pipeline.verify import gate, product
+    from pipeline.verify.tokenizer import parity_checks
 
     verify, bits = config["verify"], int(config["quant"]["bits"])
     with tempfile.TemporaryDirectory(prefix="product-") as scratch:
@@ -51,6 +56,8 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         tokenizer = product.read_json(inputs["tokenizer"] / "tokenizer.json")
         selfcheck = product.read_json(inputs["selfcheck"] / "selfcheck.json")
         report = product.judge(subject, weights, tokenizer, selfcheck, str(verify["mode"]))
+    parity = product.read_json(inputs["parity"] / "parity.json")
+    report.checks += parity_checks(parity, bool(config.get("target", {}).get("accept_tokenizer_limits", False)))
     path = report.write(out)
     log.note(gate.summary(report))
     gate.enforce(report, path)

@@ -19,6 +19,7 @@ ORDER = (
     "visual_weights",
     "link",
     "tokenizer",
+    "parity",
     "visual_link",
     "config",
     "adapters",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +13,13 @@ from pipeline.tokenizer.definition import Definition
 from pipeline.tokenizer.facts import Facts, read_facts
 from pipeline.tokenizer.folder import TokenizerFolder
 from pipeline.tokenizer.limits import known_limits
+from pipeline.tokenizer.merging import unreached_words
 from pipeline.tokenizer.mtok import Extras, encode_mtok
 from pipeline.tokenizer.read import load_definition
 from pipeline.tokenizer.specials import stop_ids, token_ids, wrapping_ids
 from pipeline.tokenizer.template import EngineTemplate, for_engine
 from pipeline.tokenizer.txt import encode_txt
+from pipeline.tokenizer.whole_words import keep_whole, sayable
 
 FILES = {"mtok": "tokenizer.mtok", "txt": "tokenizer.txt"}
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
@@ -25,43 +29,64 @@ FALLBACK_HINT = "set target.plain_template=true to ship a plain template instead
 __all__ = ["Facts", "build", "read_facts", "write"]
 
 
-def write(folder: TokenizerFolder, out: Path, form: str = "mtok", plain_template: bool = False) -> Facts:
+def write(
+    folder: TokenizerFolder, out: Path, form: str = "mtok", plain_template: bool = False, *, embeds: bool = False
+) -> Facts:
     """Writes the tokenizer file and tokenizer.json into `out`. Raises StageFailed naming what cannot be said."""
-    data, facts = build(folder, form, plain_template)
+    with _no_collection():
+        data, facts = build(folder, form, plain_template, embeds=embeds)
     (out / facts.file).write_bytes(data)
     (out / "tokenizer.json").write_text(facts.json(), encoding="utf-8")
     return facts
 
 
-def build(folder: TokenizerFolder, form: str = "mtok", plain_template: bool = False) -> tuple[bytes, Facts]:
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Half a million merges are that many small lists without a cycle: looking for one takes longer than reading."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def build(
+    folder: TokenizerFolder, form: str = "mtok", plain_template: bool = False, *, embeds: bool = False
+) -> tuple[bytes, Facts]:
     """The tokenizer file's bytes and the facts.
 
     form: "mtok" (engines from 3.5.0) or "txt" (older). plain_template: where the engine cannot run the model's chat
-    template, ship one that only joins the contents. Raises UserError for another form, StageFailed naming what the
-    format or the engine's Jinja cannot say.
+    template, ship one that only joins the contents. embeds: for an embedding model, whose template is not the chat's
+    but puts the tokens around a text that the tokenizer's post-processor puts there. Raises UserError for another form,
+    StageFailed naming what the format or the engine's Jinja cannot say.
     """
     if form not in FILES:
         raise UserError(f"target.tokenizer_format={form} is not known", f"use {' or '.join(FILES)}")
     definition = load_definition(folder)
-    template, fallbacks = _template(folder, plain_template)
     ids = token_ids(definition)
+    template, fallbacks = (_wrapping(definition, ids), []) if embeds else _template(folder, plain_template)
     stops = stop_ids(folder, ids)
     extras = Extras(
         stop=sorted(stops),
-        prefix=_prefix(folder, definition),
+        prefix=[] if embeds else _prefix(folder, definition),
         chat_template=template.text,
         bos=folder.token("bos_token"),
         eos=folder.token("eos_token"),
     )
     facts = _facts(definition, extras, stops, ids)
+    unreached = unreached_words(definition)
     facts = replace(
         facts,
         file=FILES[form],
         rewrites=list(template.rewrites),
         fallbacks=fallbacks,
-        limits=known_limits(definition, form),
+        limits=known_limits(definition, form, unreached),
     )
-    return (encode_mtok if form == "mtok" else encode_txt)(definition, extras), facts
+    if form == "txt":
+        return encode_txt(definition, extras), facts
+    return encode_mtok(keep_whole(definition, sayable(definition, unreached)), extras), facts
 
 
 def _facts(definition: Definition, extras: Extras, stops: Mapping[int, list[str]], ids: Mapping[str, int]) -> Facts:
@@ -90,6 +115,15 @@ def _template(folder: TokenizerFolder, plain_template: bool) -> tuple[EngineTemp
         if not plain_template:
             raise StageFailed(str(error), FALLBACK_HINT) from error
         return EngineTemplate(PLAIN_TEMPLATE), [f"plain chat template, on request: {error}"]
+
+
+def _wrapping(definition: Definition, ids: Mapping[str, int]) -> EngineTemplate:
+    """The engine can put ids before a text but not behind it: both as text, which it finds again as special tokens."""
+    texts = {index: text for text, index in ids.items()}
+    before, after = ("".join(texts[index] for index in side) for side in wrapping_ids(definition))
+    if any(sign in before + after for sign in ("{{", "{%", "{#")):
+        raise StageFailed(f"tokenizer: the tokens {before} and {after} cannot be written into a template")
+    return EngineTemplate(before + PLAIN_TEMPLATE + after)
 
 
 def _prefix(folder: TokenizerFolder, definition: Definition) -> Sequence[int]:

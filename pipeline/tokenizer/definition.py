@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import StageFailed
@@ -37,7 +37,10 @@ class AddedToken:
 
 @dataclass(frozen=True)
 class Definition:
-    """normalizer, pre_tokenizer, post_processor, decoder: components as in tokenizer.json, or None."""
+    """normalizer, pre_tokenizer, post_processor, decoder: components as in tokenizer.json, or None.
+
+    aliases: further spellings of ids, that merging may end in and nothing decodes to.
+    """
 
     model: Component
     normalizer: Component | None
@@ -45,6 +48,7 @@ class Definition:
     post_processor: Component | None
     decoder: Component | None
     added_tokens: tuple[AddedToken, ...]
+    aliases: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Definition:
@@ -52,8 +56,14 @@ class Definition:
         if not isinstance(document.get("model"), Mapping):
             raise StageFailed("tokenizer.json has no model", "check that the file is a Hugging Face tokenizer")
         added = sorted(map(AddedToken.of, document.get("added_tokens") or ()), key=lambda token: token.id)
-        parts = {name: document.get(name) for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder")}
-        return cls(model=document["model"], added_tokens=tuple(added), **parts)
+        return cls(
+            model=document["model"],
+            normalizer=document.get("normalizer"),
+            pre_tokenizer=document.get("pre_tokenizer"),
+            post_processor=document.get("post_processor"),
+            decoder=document.get("decoder"),
+            added_tokens=tuple(added),
+        )
 
     @property
     def kind(self) -> str:
@@ -74,8 +84,8 @@ class Definition:
     def vocabulary(self) -> dict[str, int]:
         """Piece → id of the model proper, without added tokens."""
         vocab = self.model["vocab"]
-        if isinstance(vocab, Mapping):
-            return {str(piece): int(index) for piece, index in vocab.items()}
+        if isinstance(vocab, dict):
+            return vocab  # as it is: a copy of Gemma's takes as long as half the file
         return {str(piece): index for index, (piece, _) in enumerate(vocab)}
 
 

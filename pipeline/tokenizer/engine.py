@@ -19,7 +19,6 @@ from typing import Any
 from pipeline.errors import StageFailed
 
 Message = Mapping[str, Any]
-CHUNK = 2_000
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,15 @@ class Render:
     template: str | None = None
 
 
+@dataclass(frozen=True)
+class Answers:
+    """ids of the texts, the texts of ids (UTF-8, maybe cut inside a character), and prompts, in the order asked."""
+
+    ids: list[list[int]]
+    texts: list[bytes]
+    prompts: list[str]
+
+
 class EngineTokenizer:
     """Asks the tokenizer in `file` (tokenizer.mtok or .txt). Raises StageFailed when the engine crashes or hangs."""
 
@@ -39,38 +47,54 @@ class EngineTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of every text, with the file's prefix ids. A text with U+0000 is cut there by the binding."""
-        answers: list[list[int]] = self._ask("encode", list(texts))
-        return answers
+        return self.answer(texts=texts).ids
 
     def decode(self, sequences: Sequence[Sequence[int]]) -> list[bytes]:
         """What the engine streams for the ids: single ids' pieces, joined. Bytes: it may end inside a character."""
-        return [bytes.fromhex(answer) for answer in self._ask("decode", [list(ids) for ids in sequences])]
+        return self.answer(sequences=sequences).texts
 
     def render(self, calls: Sequence[Render], eos: str = "") -> list[str]:
         """Chat templates applied (always with add_generation_prompt, as the engine does)."""
-        requests = [
-            {
-                "messages": _as_engine_messages(call.messages),
-                "context": dict(call.context),
-                "template": call.template,
-                "eos": eos,
-            }
-            for call in calls
-        ]
-        answers: list[str] = self._ask("render", requests)
-        return answers
+        return self.answer(calls=calls, eos=eos).prompts
 
-    def _ask(self, action: str, items: list[Any]) -> list[Any]:
+    def answer(
+        self,
+        texts: Sequence[str] = (),
+        sequences: Sequence[Sequence[int]] = (),
+        calls: Sequence[Render] = (),
+        eos: str = "",
+    ) -> Answers:
+        """All three at once: the engine is started, and the file read, once."""
+        questions: list[tuple[str, Any]] = [
+            *(("encode", text) for text in texts),
+            *(("decode", list(ids)) for ids in sequences),
+            *(("render", _request(call, eos)) for call in calls),
+        ]
+        answers = self._ask(questions)
+        first, second = len(texts), len(texts) + len(sequences)
+        return Answers(answers[:first], [bytes.fromhex(told) for told in answers[first:second]], answers[second:])
+
+    def _ask(self, questions: Sequence[tuple[str, Any]]) -> list[Any]:
         with tempfile.TemporaryDirectory(prefix="tokenizer-") as name:
             folder = Path(name)
             _lay_out(folder, self.file)
-            (folder / "request.json").write_text(json.dumps({"action": action, "items": items}), encoding="utf-8")
+            (folder / "request.json").write_text(json.dumps(questions), encoding="utf-8")
             ended = _run_child(folder, self.timeout)
             lines = (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()
-            if len(lines) < len(items):
-                item = json.dumps(items[len(lines)], ensure_ascii=False)[:200]
-                raise StageFailed(f"the engine's tokenizer {ended} on {action} of {item}")
+            if len(lines) < len(questions):
+                action, item = questions[len(lines)]
+                told = json.dumps(item, ensure_ascii=False)[:200]
+                raise StageFailed(f"the engine's tokenizer {ended} on {action} of {told}")
             return [json.loads(line) for line in lines]
+
+
+def _request(call: Render, eos: str) -> dict[str, Any]:
+    return {
+        "messages": _as_engine_messages(call.messages),
+        "context": dict(call.context),
+        "template": call.template,
+        "eos": eos,
+    }
 
 
 def _lay_out(folder: Path, file: Path) -> None:
@@ -108,19 +132,17 @@ def _as_engine_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
 def _child(folder: Path) -> None:
     import MNN.llm
 
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    questions = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     model = MNN.llm.create(f"{folder}/config.json")
     model._c_obj.load()  # False: the graph is empty. The tokenizer is loaded by then.
-    answer = {
+    answers = {
         "encode": model.tokenizer_encode,
         "decode": lambda ids: _stream(model, ids),
         "render": lambda call: _render(model, call),
-    }[request["action"]]
-    with (folder / "answers.jsonl").open("w", encoding="utf-8") as answers:
-        for index, item in enumerate(request["items"]):
-            answers.write(json.dumps(answer(item)) + "\n")
-            if index % CHUNK == 0:
-                answers.flush()
+    }
+    with (folder / "answers.jsonl").open("w", encoding="utf-8", buffering=1) as file:
+        for action, item in questions:
+            file.write(json.dumps(answers[action](item)) + "\n")
     os._exit(0)  # the engine may crash in its destructors
 
 

@@ -51,7 +51,7 @@ def read_json(path: Path) -> Json:
     if not path.exists():
         return {}
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_bytes().decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise StageFailed(f"{path.name} is not valid JSON: {error}", "fetch the model again") from error
     if not isinstance(document, Mapping):

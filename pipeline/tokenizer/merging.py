@@ -1,39 +1,45 @@
 """Whole words that a tokenizer takes as one token, though its merges do not lead there (`ignore_merges`).
 
-The engine always merges. Most such vocabularies (tiktoken's) reach every piece by merging anyway; where some are not
-reached, the engine cuts these words differently. Nothing in its file can say otherwise.
+Most such vocabularies (tiktoken's) reach every piece by merging anyway. Where some are not reached, an engine that
+always merges cuts these words differently; `whole_words` says how the file makes it keep them.
 """
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 
 from pipeline.tokenizer import bytelevel
 from pipeline.tokenizer.definition import Definition
 
 
-def unreached_words(definition: Definition) -> list[str]:
-    """Texts of the pieces that merging does not reach, in the order of their ids; none without ignore_merges."""
+@dataclass(frozen=True)
+class Unreached:
+    """A piece of the vocabulary, and the pieces that merging makes of its text instead."""
+
+    piece: str
+    parts: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The word as a person writes it."""
+        return bytelevel.decode(self.piece).decode("utf-8", "replace")
+
+
+def unreached_words(definition: Definition) -> list[Unreached]:
+    """The pieces that merging does not reach, in the order of their ids; none without ignore_merges."""
     if definition.kind != "BPE" or not definition.model.get("ignore_merges"):
         return []
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, models
 
-    merging = Tokenizer.from_str(json.dumps({**EMPTY, "model": {**definition.model, "ignore_merges": False}}))
+    vocabulary = definition.vocabulary()
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in definition.model.get("merges") or ()]
+    merging = Tokenizer(models.BPE(vocabulary, [(left, right) for left, right in pairs]))
     added = {token.id for token in definition.added_tokens}  # matched before any merging
-    vocabulary = sorted(
-        ((piece, index) for piece, index in definition.vocabulary().items() if index not in added),
-        key=lambda item: item[1],
-    )
-    encoded = merging.encode_batch_fast([piece for piece, _ in vocabulary], add_special_tokens=False)
-    pieces = [piece for (piece, index), found in zip(vocabulary, encoded, strict=True) if found.ids != [index]]
-    return [bytelevel.decode(piece).decode("utf-8", "replace") for piece in pieces]
-
-
-EMPTY: dict[str, object] = {
-    "version": "1.0",
-    "added_tokens": [],
-    "normalizer": None,
-    "pre_tokenizer": None,
-    "post_processor": None,
-    "decoder": None,
-}
+    pieces = sorted((piece for piece, index in vocabulary.items() if index not in added), key=vocabulary.__getitem__)
+    encoded = merging.encode_batch_fast(pieces, add_special_tokens=False)
+    by_id = {index: piece for piece, index in vocabulary.items()}
+    return [
+        Unreached(piece, tuple(by_id[index] for index in found.ids))
+        for piece, found in zip(pieces, encoded, strict=True)
+        if len(found) != 1
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,8 @@ def _bpe(definition: Definition) -> bytes:
     vocabulary = definition.vocabulary()
     pieces = pieces_by_id(definition)
     merges = merge_table(model.get("merges") or (), vocabulary)
-    head = u8(BPE) + u32(len(pieces)) + u8(bool(model.get("byte_fallback"))) + u8(0) + u32(len(merges))
+    size = len(pieces) + len(definition.aliases)
+    head = u8(BPE) + u32(size) + u8(bool(model.get("byte_fallback"))) + u8(0) + u32(len(merges))
     return head + _entries(definition, pieces) + merges.astype("<u4").tobytes()
 
 
@@ -46,11 +48,14 @@ def merge_table(merges: Sequence[str | Sequence[str]], vocabulary: Mapping[str, 
     pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
     if not pairs:
         return np.empty((0, 3), np.uint32)
+    if set(map(len, pairs)) != {2}:
+        raise StageFailed("tokenizer: a merge is not of two pieces", "check the tokenizer's files")
     try:
-        left, right = ([vocabulary[pair[side]] for pair in pairs] for side in (0, 1))
-        keys = np.array(left, np.uint64) << np.uint64(32) | np.array(right, np.uint64)
+        flat = map(vocabulary.__getitem__, chain.from_iterable(pairs))
+        ids = np.fromiter(flat, np.uint64, 2 * len(pairs))
     except KeyError as error:
         raise StageFailed(f"tokenizer: a merge uses the piece {error}, which the vocabulary does not have") from error
+    keys = ids[0::2] << np.uint64(32) | ids[1::2]
     unique, from_end = np.unique(keys[::-1], return_index=True)
     ranks = len(pairs) - 1 - from_end
     return np.stack([unique >> np.uint64(32), unique & np.uint64(0xFFFFFFFF), ranks], axis=1).astype(np.uint32)
@@ -80,7 +85,7 @@ def _unigram(definition: Definition) -> bytes:
 
 def _entries(definition: Definition, pieces: Sequence[str], scores: Sequence[float] | None = None) -> bytes:
     """str, u32 id (and f64 score) in the order of the engine's binary search."""
-    table = sorted_entries(pieces, frozenset(definition.vocabulary().values()))
+    table = sorted_entries(pieces, frozenset(definition.vocabulary().values()), definition.aliases)
     for text, index in table:
         if len(text) > MAX_STRING:
             raise unsupported(f"piece of {len(text)} bytes (id {index})")

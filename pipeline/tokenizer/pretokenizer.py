@@ -101,6 +101,11 @@ def _behaviour(component: Component) -> int:
     return BEHAVIOURS[behaviour]
 
 
+def _marked(component: Component) -> list[bytes]:
+    """Ours (see `whole_words`): a mark in front of every word, taken away where the pattern `off` matches."""
+    return [metaspace(str(component["mark"]), True), split(str(component["off"]), REMOVED)]
+
+
 ENCODERS: dict[str, Callable[[Component], list[bytes]]] = {
     "Metaspace": _metaspace,
     "BertPreTokenizer": _bert,
@@ -110,4 +115,5 @@ ENCODERS: dict[str, Callable[[Component], list[bytes]]] = {
     "ByteLevel": _byte_level,
     "Digits": _digits,
     "Split": _split,
+    "Marked": _marked,
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from pipeline.errors import StageFailed
 from pipeline.tokenizer import bytelevel
@@ -18,17 +19,26 @@ def pieces_by_id(definition: Definition) -> list[str]:
     byte-level model an added token is written in the byte alphabet, since the decoder undoes exactly that.
     """
     table = {index: piece for piece, index in definition.vocabulary().items()}
+    byte_level = definition.byte_level
     for token in definition.added_tokens:
         if table.get(token.id, token.content) == token.content:
-            table[token.id] = bytelevel.encode(token.content) if definition.byte_level else token.content
+            table[token.id] = bytelevel.encode(token.content) if byte_level else token.content
     if not table or min(table) < 0:
         raise StageFailed("tokenizer: the vocabulary is empty or has a negative id")
     return [table.get(index, "") for index in range(max(table) + 1)]
 
 
-def sorted_entries(pieces: Sequence[str], model_ids: frozenset[int]) -> list[Entry]:
+def sorted_entries(
+    pieces: Sequence[str], model_ids: frozenset[int], aliases: Mapping[str, int] = MappingProxyType({})
+) -> list[Entry]:
     """(UTF-8, id) in the order of the engine's binary search; of equal strings the model's own piece is found first."""
-    return sorted(
-        ((piece.encode("utf-8"), index) for index, piece in enumerate(pieces)),
-        key=lambda entry: (entry[0], entry[1] not in model_ids, entry[1]),
-    )
+    spelled = [*pieces, *aliases]
+    texts = [piece.encode("utf-8") for piece in spelled]
+    ids = [*range(len(pieces)), *aliases.values()]
+    order = [*(at for at, index in enumerate(ids) if index in model_ids), *_others(ids, model_ids)]
+    order.sort(key=texts.__getitem__)  # stable
+    return [(texts[at], ids[at]) for at in order]
+
+
+def _others(ids: Sequence[int], model_ids: frozenset[int]) -> list[int]:
+    return [at for at, index in enumerate(ids) if index not in model_ids]

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.errors import StageFailed, UserError
 from pipeline.stages import quality as stage
-from pipeline.stages import reference
+from pipeline.stages import parity, reference
 from pipeline.verify import selfcheck
 from tests.verify.helpers import MODEL, TARGET, Notes, verify_options, write_model
 
@@ -27,11 +27,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     source = write_model(root / "model")
     selfcheck.build(source, root, selfcheck.fp16_recipe(MODEL, TARGET, {"allow_approximate": False}))
     folders = {name: root / name for name in ("checkpoint", *stage.SHIPPED, "reference", "selfcheck")}
-    for name in ("reference", "selfcheck"):
+    folders["parity"] = root / "parity"
+    for name in ("reference", "selfcheck", "parity"):
         folders[name].mkdir()
     config = {"model": MODEL, "adapter": {"mode": "none", "weight": 1.0}, "verify": verify_options()}
     reference.run(config, {"source": source, "checkpoint": folders["checkpoint"]}, folders["reference"], Notes())
     (folders["selfcheck"] / "selfcheck.json").write_text('{"error": 2e-6}')
+    parity.run({"model": {}, "verify": {"mode": "fast"}}, folders, folders["parity"], Notes())
     return folders
 
 
@@ -75,6 +77,7 @@ def test_a_right_product_passes_every_check(inputs: dict[str, Path], tmp_path: P
         "weight file size",
         "weight rounding error",
         "texts tokenised otherwise",
+        "tokenizer parity: ids and text",
         "greedy answer",
         "greedy tokens",
         "mean KL divergence",
@@ -137,6 +140,25 @@ def test_another_chat_template_is_refused(inputs: dict[str, Path], tmp_path: Pat
 
     changed = edited(inputs, tmp_path, "reference", "reference.json", edit)
     assert refused(changed, tmp_path / "out")[1] == ["chat template, conversation 1"]
+
+
+def test_a_plain_template_on_request_is_listed_not_compared(inputs: dict[str, Path], tmp_path: Path) -> None:
+    def edit(document: dict[str, Any]) -> None:
+        document["fallbacks"] = ["plain chat template, on request: Mod"]
+
+    report = gate(edited(inputs, tmp_path, "tokenizer", "tokenizer.json", edit), tmp_path / "out")[0]
+    told = {check["name"]: check for check in report["checks"]}
+    assert told["chat template"]["passed"] is None and "on request" in told["chat template"]["reason"]
+
+
+def test_another_tokenizer_than_hugging_face_s_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
+    def edit(document: dict[str, Any]) -> None:
+        example = {"what": "encode", "example": "'a'", "expected": "[1]", "actual": "[2]"}
+        document["parity"].update(encode_differences=1, examples=[example])
+
+    line, failed = refused(edited(inputs, tmp_path, "parity", "parity.json", edit), tmp_path / "out")
+    assert failed == ["tokenizer parity: ids and text"]
+    assert "Hugging Face [1], engine [2]" in line
 
 
 def test_another_greedy_answer_is_refused_where_equality_is_asked(inputs: dict[str, Path], tmp_path: Path) -> None:

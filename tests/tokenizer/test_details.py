@@ -14,7 +14,6 @@ from pipeline.errors import StageFailed
 from pipeline.tokenizer import binary, bytelevel
 from pipeline.tokenizer.blanks import cut_at_blanks
 from pipeline.tokenizer.codepoints import members, merge
-from pipeline.tokenizer.merging import unreached_words
 from pipeline.tokenizer.model import merge_table
 from pipeline.tokenizer.parity.corpus import corpus, digest, fixed
 from pipeline.tokenizer.parity.minimal import shortest
@@ -188,14 +187,3 @@ def test_cutting_is_left_out_where_pieces_go_over_blanks() -> None:
     over = tiny.reloaded(tiny.llama2(), lambda document: document["model"]["vocab"].update(pieces))
     assert cut_at_blanks(tiny.definition(over)).pre_tokenizer is None
     assert cut_at_blanks(tiny.definition(tiny.gpt2())).pre_tokenizer == tiny.definition(tiny.gpt2()).pre_tokenizer
-
-
-def test_unreached_words_are_found() -> None:
-    def add_word(document: dict[str, dict[str, object]]) -> None:
-        vocab = document["model"]["vocab"]
-        assert isinstance(vocab, dict)
-        vocab["Ġqzjxk"] = len(vocab)
-        document["model"]["ignore_merges"] = True
-
-    assert unreached_words(tiny.definition(tiny.reloaded(tiny.gpt2(), add_word))) == [" qzjxk"]
-    assert unreached_words(tiny.definition(tiny.gpt2())) == []

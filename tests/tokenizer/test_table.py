@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.tokenizer.parity.table import HEAD, fingerprint, main, row
 
 from . import tiny
-from .test_real import MERGES_WORDS, MORE, REAL
+from .test_real import MORE, REAL
 
 PAGE = Path(__file__).parents[2] / "docs" / "tokenizers.md"
 
@@ -32,8 +32,7 @@ def test_rows_are_tested_tokenizers() -> None:
 def test_rows_claim_what_the_tests_check() -> None:
     for name, cells in _rows().items():
         _, _, texts, differ, explained, decode, _, prompts, _ = cells
-        assert texts == "20,000" and differ == explained and (decode, prompts) == ("0", "0"), name
-        assert (int(explained) > 0) == (name in MERGES_WORDS), name
+        assert texts == "20,000" and (differ, explained, decode, prompts) == ("0", "0", "0", "0"), name
 
 
 def test_a_row_is_measured(tmp_path: Path) -> None:

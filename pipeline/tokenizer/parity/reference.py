@@ -7,23 +7,23 @@ folder that has no tokenizer.json.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StageFailed
+from pipeline.tokenizer.facts import Facts
 from pipeline.tokenizer.folder import TokenizerFolder, read_json
 from pipeline.tokenizer.parity.conversations import Conversation
+from pipeline.tokenizer.parity.limited import limited, sentencepiece_piece
 
 
 @dataclass(frozen=True)
 class Reference:
-    """tokenizer: tokenizers.Tokenizer. merging: the same without ignore_merges, or None. names: special tokens."""
+    """tokenizer: tokenizers.Tokenizer. names: special tokens by role."""
 
     tokenizer: Any
-    merging: Any
     chat_template: str
     names: Mapping[str, str]
 
@@ -34,15 +34,22 @@ class Reference:
         tokenizer = _tokenizer(path)
         roles = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
         names = {role: folder.token(role) for role in roles if folder.token(role)}
-        return cls(tokenizer, _merging(tokenizer), folder.chat_template, names)
+        return cls(tokenizer, folder.chat_template, names)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids without special tokens around."""
         return _ids(self.tokenizer, texts)
 
-    def encode_merging(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids as a tokenizer gives them that always merges: what a known limit of the engine explains."""
-        return _ids(self.merging or self.tokenizer, texts)
+    def encode_limited(self, texts: Sequence[str], facts: Facts) -> list[list[int]]:
+        """Token ids with the limits of the product's file format: what they explain of a difference."""
+        return _ids(limited(self.tokenizer, facts), texts)
+
+    def stream_limited(self, sequences: Sequence[Sequence[int]], facts: Facts) -> list[str]:
+        """Text of ids as tokenizer.txt's SentencePiece streams it; other formats have no limit there."""
+        if facts.file != "tokenizer.txt" or facts.byte_level:
+            return self.decode(sequences)
+        pieces = [[sentencepiece_piece(self.tokenizer.id_to_token(index)) for index in ids] for ids in sequences]
+        return [b"".join(parts).decode("utf-8", "replace") for parts in pieces]
 
     def decode(self, sequences: Sequence[Sequence[int]]) -> list[str]:
         """Text with special tokens, as they are."""
@@ -85,12 +92,3 @@ def _tokenizer(path: Path) -> Any:
         return AutoTokenizer.from_pretrained(str(path), trust_remote_code=False).backend_tokenizer
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise StageFailed(f"transformers cannot read the tokenizer: {error}") from error
-
-
-def _merging(tokenizer: Any) -> Any:
-    """A copy without ignore_merges; None if the tokenizer merges anyway."""
-    if not getattr(tokenizer.model, "ignore_merges", False):
-        return None
-    document = json.loads(tokenizer.to_str())
-    document["model"]["ignore_merges"] = False
-    return type(tokenizer).from_str(json.dumps(document))
