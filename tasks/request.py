@@ -71,7 +71,10 @@ class BadRequest(InvalidTask):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Request:
-    """verb: "" when doit was asked for something else (`doit list`). command: doit's own, "run" for a verb."""
+    """verb: "" when doit was asked for something else (`doit list`). command: doit's own, "run" for a verb.
+
+    engines, folders: `doit verify engines=3.4.0,3.6.1 [FOLDER …]`; without a folder the recipe names the product.
+    """
 
     command: str
     verb: str
@@ -81,6 +84,8 @@ class Request:
     keep_going: bool = False
     locked: bool = False
     json: bool = False
+    engines: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
     @property
     def has_recipe(self) -> bool:
@@ -102,13 +107,27 @@ def parse(arguments: Sequence[str], variables: Mapping[str, str]) -> Request:
     words = [text for text in arguments if not text.startswith(("-", "~")) and "=" not in text]
     command = words[0] if words and words[0] in COMMANDS else "run"
     verb = next((word for word in words if word in VERBS), "")
-    overrides = tuple(f"{key}={value}" for key, value in variables.items())
+    engines = _engines(variables.get("engines", "")) if verb == "verify" else ()
+    overrides = tuple(f"{key}={value}" for key, value in variables.items() if not (engines and key == "engines"))
     overrides += tuple(text for text in arguments if text.startswith("~") and "=" not in text)
     if command == "run" and not verb and overrides and not [word for word in words if not word.isdigit()]:
         verb = "export"  # `doit model=…` means the main job
     if command != "run" or verb not in RECIPE_VERBS:
         return Request(command, verb, overrides)
-    return Request(command, verb, overrides, **_options(arguments, verb))
+    folders = tuple(word for word in words if word not in (verb, "run") and _is_folder(word)) if engines else ()
+    if folders and overrides:
+        raise UserError(f"both {folders[0]} and {overrides[0]} say which product", "give a folder or a recipe")
+    rest = [text for text in arguments if text not in folders]
+    return Request(command, verb, overrides, engines=engines, folders=folders, **_options(rest, verb))
+
+
+def _engines(text: str) -> tuple[str, ...]:
+    """The versions of `engines=…`, each once, in the order given."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _is_folder(word: str) -> bool:
+    return (start_folder() / word).is_dir()
 
 
 def _options(arguments: Sequence[str], verb: str) -> dict[str, Any]:
@@ -118,6 +137,8 @@ def _options(arguments: Sequence[str], verb: str) -> dict[str, Any]:
     except getopt.GetoptError as error:
         raise UserError(f"doit {verb}: {error}", f"type doit help {verb}") from None
     stray = [word for word in rest if word not in (verb, "run")]
+    if stray and "/" in stray[0]:
+        raise UserError(f"there is no folder {stray[0]}", "give a product's folder, or key=value")
     if stray:
         raise UserError(f"'{stray[0]}' is not an override", f"write key=value, for example model={stray[0]}")
     options: dict[str, Any] = {}

@@ -59,7 +59,7 @@ def _open(request: Request) -> Session:
     from pipeline.stages import registry
 
     overrides = list(request.overrides)
-    if request.verb == "verify" and not any(text.startswith("verify=") for text in overrides):
+    if request.verb == "verify" and not request.engines and not any(text.startswith("verify=") for text in overrides):
         overrides.append("verify=full")
     recipes = compose_cached(overrides, store_folder() / "recipes", start_folder())
     configs = [recipe.config for recipe in recipes]
