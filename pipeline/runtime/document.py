@@ -20,6 +20,10 @@ the oldest wheel with a language model is 3.4.0. Defaults are engine 3.6.1's, fo
 says instead is in `conf/target/`.
 """
 
+_OLDER = """In a recipe or an edit they are mapped where something took their place and refused where nothing did. In
+the files of a product that another exporter made they are no mistake: `python -m pipeline config` says what became of
+them, and the engine passes over them."""
+
 
 def document() -> str:
     """The whole page as Markdown."""
@@ -65,7 +69,7 @@ def _number(bound: float | None) -> str:
 def _retired() -> str:
     rows = "".join(f"{row}\n" for row in map(_retired_row, RETIRED.values()))
     head = "| name | becomes | why |\n| --- | --- | --- |\n"
-    return f"## Older names\n\nMapped where something took their place, refused where nothing did.\n\n{head}{rows}"
+    return f"## Older names\n\n{_OLDER}\n\n{head}{rows}"
 
 
 def _retired_row(retired: Retired) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError, nearest
-from pipeline.runtime.check import NEWEST, check, modernised, refuse
+from pipeline.runtime.check import NEWEST, check, check_key, modernised, refuse
 from pipeline.runtime.key import Key
 from pipeline.runtime.keys import KEYS
 from pipeline.runtime.retired import RETIRED
@@ -35,13 +35,23 @@ def read_product(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def check_product(folder: Path, engine: str = NEWEST) -> list[str]:
     """One line for each thing wrong with a product's configuration; [] if the engine may see it.
 
-    Raises UserError if it cannot even be read.
+    Names that exporters write and no engine reads are no mistake: see `ignored`. Raises UserError if it cannot be read.
     """
     config, model = read_product(folder)
-    problems = [f"config.json: {line}" for line in check(config, engine)]
-    problems += [f"llm_config.json: {line}" for line in check(model, engine)]
+    problems = [f"config.json: {line}" for line in check(_read_by_engines(config), engine)]
+    problems += [f"llm_config.json: {line}" for line in check(_read_by_engines(model), engine)]
     merged = {**config, **model}
     return problems + _base_dir(merged) + ([] if problems else _missing(folder, merged))
+
+
+def ignored(folder: Path) -> list[str]:
+    """A line for each older or descriptive name in a product's files, with what became of it. Raises UserError."""
+    config, model = read_product(folder)
+    return [line for name in (*config, *model) if name in RETIRED for line in check_key(name, None)]
+
+
+def _read_by_engines(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in RETIRED}
 
 
 def refuse_product(folder: Path, engine: str = NEWEST) -> None:
@@ -132,12 +142,14 @@ def edit_product(folder: Path, values: Mapping[str, Any]) -> None:
     config, model = read_product(folder)
     refuse({name: value for name, value in values.items() if value is not None}, "config")
     for name, value in values.items():
-        home = model if name in model or KEYS[name].file == "llm_config" else config
+        if name not in KEYS and name not in config and name not in model:
+            raise UserError(f"the product has no key '{name}'.{nearest(name, KEYS)}", "see docs/runtime.md")
+        home = model if name in model or (name in KEYS and KEYS[name].file == "llm_config") else config
         home.pop(name, None)
         if value is not None:
             home[name] = value
     merged = {**config, **model}
-    problems = [*check(config), *check(model), *_base_dir(merged), *_missing(folder, merged)]
+    problems = [*check(_read_by_engines(merged)), *_base_dir(merged), *_missing(folder, merged)]
     if problems:
         raise UserError(f"{folder} would not be valid: {problems[0]}")
     _replace(folder / "config.json", config)

@@ -26,8 +26,9 @@ _RETIRED = (
     Retired("draft_model", "nothing reads it: see speculative_type"),
     Retired("talker_weight", "nothing reads it: the weights are talker_model's name with .weight"),
     Retired("dflash_target_layer_ids", "nothing reads it"),
-    Retired("max_position_embeddings", "engine 3.6.1 does not read it"),
-    Retired("model_type", "engine 3.6.1 does not read it"),
+    Retired("max_position_embeddings", "for people: no engine reads it (we refuse prompts that go beyond it)"),
+    Retired("model_type", "for people: no engine reads it"),
+    Retired("model_name", "for people: no engine reads it"),
 )
 
 RETIRED = {retired.name: retired for retired in _RETIRED}

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
 from pipeline.mnn.runner.product import open_product
 from pipeline.runtime.keys import KEYS
-from pipeline.runtime.product import check_product, edit_product, parse_assignment
-from pipeline.use.settings import DESCRIPTIVE
-
-# Keys of llm_config.json that exporters write for people; that the engine does not read them is no mistake.
-_DESCRIPTIVE = tuple(f"llm_config.json: {name}: engine" for name in DESCRIPTIVE)
+from pipeline.runtime.product import check_product, edit_product, ignored, parse_assignment
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,15 +21,17 @@ def main(arguments: Sequence[str]) -> int:
     changes = [_assignment(text) for text in options.assignments]
     if changes:
         edit_product(folder, dict(changes))
-    problems = [line for line in check_product(folder) if not line.startswith(_DESCRIPTIVE)]
+    problems = check_product(folder)
     values = open_product(options.product).config
     if options.json:
         print(json.dumps(values, indent=1, ensure_ascii=False))
     else:
         for name, value in sorted(values.items()):
             print(_line(name, value))
+    for line in ignored(folder):
+        print(f"note: {line}", file=sys.stderr)
     for problem in problems:
-        print(f"wrong: {problem}")
+        print(f"wrong: {problem}", file=sys.stderr)
     return 1 if problems else 0
 
 
@@ -41,8 +39,6 @@ def _assignment(text: str) -> tuple[str, Any]:
     """key=value; `key=` alone takes the key out of the product (the engine's default holds again)."""
     name, _, value = text.partition("=")
     if "=" in text and not value:
-        if name not in KEYS:
-            raise UserError(f"the engine reads no key '{name}'", "see docs/runtime.md")
         return name, None
     return parse_assignment(text)
 

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.runtime.product import check_product, edit_product, parse_assignment, read_product, refuse_product
+from pipeline.runtime.product import (
+    check_product,
+    edit_product,
+    ignored,
+    parse_assignment,
+    read_product,
+    refuse_product,
+)
 
 CONFIG: dict[str, Any] = {
     "llm_model": "llm.mnn",
@@ -48,7 +55,7 @@ def test_a_sound_product_passes(product: Path) -> None:
         ({}, {"base_dir": "../"}, "base_dir: '../' leaves the product's folder"),
         ({}, {"hidden_size": -5}, "llm_config.json: hidden_size must be at least 1"),
         ({}, {"hidden_size": 1e9}, "llm_config.json: hidden_size must be a whole number"),
-        ({}, {"is_single": True}, "llm_config.json: is_single: models split"),
+        ({}, {"load_disk_embedding_only": 1}, "llm_config.json: load_disk_embedding_only must be true or false"),
         ({"llm_model": "other.mnn"}, {}, "llm_model: other.mnn is missing"),
         ({"tokenizer_file": "."}, {}, "tokenizer_file: . is missing"),
         ({}, {"is_visual": True}, "visual_model: visual.mnn is missing"),
@@ -61,6 +68,12 @@ def test_a_wrong_configuration_is_named(
     assert check_product(product)[0].startswith(problem)
     with pytest.raises(UserError, match="mend the file, or export the product again"):
         refuse_product(product)
+
+
+def test_names_that_nothing_reads_are_told_and_let_be(product: Path) -> None:
+    write(product, {"quant_qkv": 1}, {"model_type": "llama", "is_single": True})
+    assert check_product(product) == []
+    assert [line.split()[0].rstrip(":") for line in ignored(product)] == ["quant_qkv", "model_type", "is_single"]
 
 
 def test_a_missing_hidden_size_is_named(product: Path) -> None:

@@ -13,6 +13,8 @@ from pipeline.mnn.runner import Engine
 from pipeline.runtime.keys import KEYS
 from pipeline.use.config import main
 
+Capture = pytest.CaptureFixture[str]
+
 
 @pytest.fixture
 def copy(product: Path, tmp_path: Path) -> Path:
@@ -56,7 +58,33 @@ def test_a_wrong_value_in_the_file_is_told(copy: Path, capsys: pytest.CaptureFix
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"thread_num": "two"}))
     assert main([str(copy)]) == 1
-    assert "wrong: config.json: thread_num must be a whole number" in capsys.readouterr().out
+    assert "wrong: config.json: thread_num must be a whole number" in capsys.readouterr().err
+
+
+def test_names_that_exporters_write_are_no_mistake(product: Path, tmp_path: Path, capsys: Capture) -> None:
+    """model_type, max_position_embeddings and dead names of older exporters: shown, kept, editable, taken out."""
+    folder = Path(shutil.copytree(product, tmp_path / "copy"))
+    path = folder / "llm_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"key_value_shape": [2, 1], "prompt_template": "%s"}))
+    assert main([str(folder), "thread_num=2"]) == 0
+    said = capsys.readouterr()
+    assert 'model_type = "qwen3"  # the engine does not read this' in said.out
+    assert "note: prompt_template: engine 3.6.1 ignores it" in said.err
+    kept = json.loads(path.read_text())
+    assert kept["model_type"] == "qwen3"
+    assert kept["max_position_embeddings"] == 512
+    assert main([str(folder), "prompt_template="]) == 0
+    assert "prompt_template" not in json.loads(path.read_text())
+
+
+def test_an_unknown_key_is_wrong_until_it_is_taken_out(copy: Path, capsys: Capture) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"thred_num": 2}))
+    assert main([str(copy)]) == 1
+    assert "Did you mean 'thread_num'?" in capsys.readouterr().err
+    with pytest.raises(UserError, match="would not be valid: thred_num"):
+        main([str(copy), "top_p=0.5"])
+    assert main([str(copy), "thred_num="]) == 0
 
 
 def test_json(product: Path, capsys: pytest.CaptureFixture[str]) -> None:
