@@ -1,0 +1,326 @@
+"""Every key whose effect can be seen is seen: written into config.json, on the real engine, against its absence."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from pipeline.mnn.converter import Converter
+from pipeline.mnn.link import link
+from pipeline.mnn.skeleton import build_skeleton
+from pipeline.weights import plain
+from pipeline.weights.layout import Layout, Linear, Part
+from pipeline.weights.matrix import Encoder
+from pipeline.weights.precision import Precision
+from pipeline.weights.writer import write
+from tests.mnn.conftest import model, product
+from tests.mnn.handmade import linear_weights, tiny_config, write_onnx, write_product
+from tests.runtime.native import experiment
+from tests.weights.helpers import checkpoint, dequantised
+
+__all__ = ["model", "product"]
+
+IDS = [5, 9, 100, 7, 33, 61, 250, 12, 88, 41, 7, 7, 9, 100, 5, 60, 61, 62, 63, 64]
+X86 = platform.machine() == "x86_64"
+
+
+@pytest.fixture
+def copy(product: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(product, tmp_path / "product"))
+
+
+@pytest.fixture(scope="module")
+def four_bits(
+    product: Path, model: Qwen3ForCausalLM, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, np.ndarray]:
+    """A 4-bit product, and Hugging Face's logits of IDS with the same dequantised weights."""
+    folder = Path(shutil.copytree(product, tmp_path_factory.mktemp("int4") / "product"))
+    weights = {name: values.detach().numpy() for name, values in linear_weights(model).items()}
+    linears = tuple(Linear(name, *values.shape, (Part(name),)) for name, values in weights.items())
+    precisions = {linear.name: Precision(4, 32) for linear in linears}
+    encoder = Encoder(checkpoint(**weights), plain)
+    written = write(folder / "llm.mnn.weight", Layout(linears), precisions, encoder, lambda done: None)
+    build_skeleton(write_onnx(model, folder / "a.onnx"), folder / "skeleton.json", folder / "work", True)
+    (folder / "llm.mnn").unlink()
+    (folder / "work2").mkdir()
+    link(folder / "skeleton.json", written, folder, folder / "work2", Converter(folder / "work2.log"), True)
+    blob = (folder / "llm.mnn.weight").read_bytes()
+    same = Qwen3ForCausalLM(tiny_config()).eval()
+    same.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        for name, part in same.named_modules():
+            if isinstance(part, torch.nn.Linear):
+                part.weight.copy_(torch.from_numpy(dequantised(blob, written["linears"][name])))
+        return folder, same(torch.tensor([IDS])).logits[0].float().numpy()
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 MB of weights: enough to be seen in a process's memory."""
+    values = tiny_config().to_dict() | {"hidden_size": 512, "intermediate_size": 3072}
+    torch.manual_seed(0)
+    return write_product(Qwen3ForCausalLM(Qwen3Config(**values)).eval(), tmp_path_factory.mktemp("wide") / "product")
+
+
+def _error(found: Any, expected: np.ndarray) -> float:
+    return float(np.abs(np.asarray(found) - expected).max() / np.abs(expected).max())
+
+
+def _mean_error(found: Any, expected: np.ndarray) -> float:
+    return float(np.abs(np.asarray(found) - expected).mean() / np.abs(expected).mean())
+
+
+def test_reuse_kv(copy: Path) -> None:
+    """Two questions: with it the second one's cache begins with the first one's."""
+    told = experiment(copy, """
+for reuse in (False, True):
+    model = load(reuse_kv=reuse, **NO_STOP)
+    told[str(reuse)] = []
+    for text in ("Hello there", "More"):
+        model.response(text, 0, 4)
+        told[str(reuse)].append([model.get_context()["prompt_len"], model.get_current_history()])
+""")  # fmt: skip
+    (first, whole), (second, alone) = told["False"]
+    assert (whole, alone) == (first + 4, second + 4)
+    assert told["True"][1] == [second, whole + alone]
+
+
+def test_attention_mode(copy: Path) -> None:
+    """8-bit caches answer a little otherwise; the values' file is a quarter as large where both are 8 bits."""
+    told = experiment(copy, f"""
+for mode in (None, 0, 8, 9, 10):
+    told[str(mode)] = logits({IDS}, attention_mode=mode)
+for mode in (8, 10):
+    model = load(attention_mode=mode, kvcache_mmap=True, tmp_path=str(folder))
+    model.forward({IDS} * 20)
+    sizes = [line.split()[0].split("-") for line in open("/proc/self/maps") if line.rstrip().endswith(".v")]
+    told[f"bytes{{mode}}"] = sum(int(end, 16) - int(start, 16) for start, end in sizes)
+    del model
+""")  # fmt: skip
+    base = np.asarray(told["None"])
+    assert _error(told["8"], base) == 0
+    assert _error(told["0"], base) < 1e-5
+    assert 1e-3 < _error(told["9"], base) < 0.1
+    assert 1e-3 < _error(told["10"], base) < 0.1
+    assert told["9"] != told["10"]
+    assert told["bytes10"] < 0.5 * told["bytes8"]
+
+
+def test_kvcache_mmap(copy: Path) -> None:
+    """The cache lies in two files of each layer below tmp_path, while it is in use."""
+    told = experiment(copy, f"""
+(folder / "cache").mkdir()
+for mapped in (True, False):
+    model = load(kvcache_mmap=mapped, tmp_path=str(folder / "cache"))
+    model.forward({IDS})
+    told[str(mapped)] = sorted(path.suffix for path in (folder / "cache").iterdir())
+    del model
+""")  # fmt: skip
+    assert told == {"True": [".k", ".k", ".v", ".v"], "False": []}
+
+
+def test_use_mmap_and_tmp_path(wide: Path, tmp_path: Path) -> None:
+    """Weights move from the process's own memory into mapped files of mmap_size in tmp_path."""
+    told = {}
+    for mapped in (False, True):
+        told[mapped] = experiment(wide, f"""
+before = kilobytes("RssAnon")
+folder_of_files = pathlib.Path({str(tmp_path)!r})
+model = load(use_mmap={mapped}, tmp_path=str(folder_of_files), mmap_size=64, hidden_size=512)
+model.forward({IDS})
+told["own"] = kilobytes("RssAnon") - before
+told["sizes"] = sorted(path.stat().st_size for path in folder_of_files.glob("*.static"))
+""")  # fmt: skip
+    assert told[False]["sizes"] == []
+    assert told[True]["sizes"][-1] == 64 << 20
+    assert told[False]["own"] - told[True]["own"] > 15_000
+
+
+def test_use_cached_mmap(wide: Path, tmp_path: Path) -> None:
+    """The files of the first load serve the second, or are thrown away after the first."""
+    told = experiment(wide, f"""
+for cached in (True, False):
+    place = pathlib.Path({str(tmp_path)!r}) / str(cached)
+    place.mkdir()
+    model = load(use_mmap=True, use_cached_mmap=cached, tmp_path=str(place), mmap_size=64)
+    model.forward({IDS})
+    del model
+    told[str(cached)] = sorted(path.name for path in place.iterdir())
+""")  # fmt: skip
+    assert told["True"] != []
+    assert told["True"] != told["False"]
+
+
+def test_thread_num(copy: Path) -> None:
+    told = experiment(copy, f"""
+for threads in (1, 3):
+    before = kilobytes("Threads")
+    model = load(thread_num=threads)
+    model.forward({IDS})
+    told[str(threads)] = kilobytes("Threads") - before
+""")  # fmt: skip
+    assert told == {"1": 0, "3": 2}
+
+
+@pytest.mark.skipif(not X86, reason="other processors have fp16 arithmetic")
+def test_precision_changes_nothing_on_x86(copy: Path) -> None:
+    told = experiment(copy, f"""
+for precision in ("low", "normal", "high"):
+    told[precision] = logits({IDS}, precision=precision)
+""")  # fmt: skip
+    assert told["low"] == told["normal"] == told["high"]
+
+
+def test_memory_and_dynamic_option(four_bits: tuple[Path, np.ndarray]) -> None:
+    """memory low rounds activations, per block (option 2) with far less error; normal and high are exact."""
+    folder, truth = four_bits
+    told = experiment(folder, f"""
+for memory in ("low", "normal", "high"):
+    told[memory] = logits({IDS}, memory=memory)
+for option in (0, 2):
+    told[str(option)] = logits({IDS}, memory="low", dynamic_option=option)
+""")  # fmt: skip
+    errors = {name: _mean_error(found, truth) for name, found in told.items()}
+    assert errors["normal"] < 1e-4
+    assert errors["high"] < 1e-4
+    assert errors["low"] == errors["0"] > 1e-3
+    assert errors["2"] < 0.8 * errors["0"]
+
+
+def test_chunk_and_all_logits(copy: Path) -> None:
+    """Without all_logits the last token's only. 20 tokens in runs of at most 8: the last run's only.
+
+    The engine reads both keys of the runs when set_config is called, whatever with; from the files alone they are idle.
+    """
+    told = experiment(copy, f"""
+whole = logits({IDS})
+told["rows"] = len(whole)
+told["last"] = len(rows(load(), {IDS}))
+for name, value in (("chunk", 8), ("chunk_limits", [8, 1])):
+    model = load(all_logits=True, **{{name: value}})
+    told[name] = [len(rows(model, {IDS}))]
+    model.set_config("{{}}")
+    model.reset()
+    part = rows(model, {IDS})
+    told[name] += [len(part), float(np.abs(part - whole[-len(part):]).max())]
+""")  # fmt: skip
+    assert (told["rows"], told["last"]) == (20, 1)
+    assert told["chunk"][:2] == [20, 4]
+    assert told["chunk"][2] < 1e-4
+    assert told["chunk_limits"][:2] == [20, 8]
+
+
+def test_max_new_tokens_and_timeout(copy: Path) -> None:
+    told = experiment(copy, """
+for limit in (3, 7):
+    model = load(max_new_tokens=limit, **NO_STOP)
+    model.response("Hello there", 0, -1)
+    told[str(limit)] = len(model.get_context()["output_tokens"])
+model = load(timeout_ms=1, **NO_STOP)
+model.response("Hello there", 0, 4000)
+told["stopped"] = len(model.get_context()["output_tokens"])
+""")  # fmt: skip
+    assert (told["3"], told["7"]) == (3, 7)
+    assert 0 < told["stopped"] < 4000
+
+
+def test_templates_and_their_context(copy: Path) -> None:
+    """use_template off: the bare text; system_prompt: a message before; jinja.context and context_file: names."""
+    (copy / "facts.json").write_text('{"word": "file"}')
+    told = experiment(copy, """
+def prompt(**keys):
+    model = load(**NO_STOP, **keys)
+    model.response("Hi", 0, 1)
+    return model.get_context()["prompt_len"], model.apply_chat_template("Hi")
+told["plain"] = prompt()
+told["bare"] = prompt(use_template=False)
+told["system"] = prompt(system_prompt="Be brief.")
+told["context"] = prompt(jinja={"chat_template": "{{ word }}", "context": {"word": "here"}})
+told["file"] = prompt(jinja={"chat_template": "{{ word }}"}, context_file="facts.json")
+""")  # fmt: skip
+    assert told["bare"][0] == 2 < told["plain"][0]
+    assert told["system"][1].startswith("<|im_start|>system\nBe brief.<|im_end|>")
+    assert told["context"][1] == "here"
+    assert told["file"][1] == "file"
+
+
+@pytest.mark.parametrize(
+    ("key", "file"),
+    [
+        ("llm_model", "llm.mnn"),
+        ("llm_weight", "llm.mnn.weight"),
+        ("tokenizer_file", "tokenizer.txt"),
+        ("embedding_file", "embeddings_bf16.bin"),
+    ],
+)
+def test_a_file_elsewhere_in_the_product(copy: Path, key: str, file: str) -> None:
+    """Moved and renamed: only the key finds it, and then all is as before."""
+    (copy / "parts").mkdir()
+    told = experiment(copy, f"""
+told["before"] = logits({IDS})
+(folder / {file!r}).rename(folder / "parts" / "other")
+model = load()
+told["lost"] = model is None or not rows(model, {IDS}).size
+told["after"] = logits({IDS}, {key}="parts/other")
+""" if key != "embedding_file" else f"""
+told["before"] = logits({IDS})
+(folder / {file!r}).rename(folder / "parts" / "other")
+told["lost"] = True  # the engine would crash at the first token: the runner refuses such a product
+told["after"] = logits({IDS}, {key}="parts/other")
+""")  # fmt: skip
+    assert told["lost"]
+    assert told["after"] == told["before"]
+
+
+def test_base_dir_and_llm_config(copy: Path) -> None:
+    """All files in another folder; hidden_size comes from the named llm_config.json."""
+    told = experiment(copy, f"""
+told["before"] = logits({IDS})
+(folder / "moved").mkdir()
+for name in ("llm.mnn", "llm.mnn.weight", "tokenizer.txt", "embeddings_bf16.bin"):
+    (folder / name).rename(folder / "moved" / name)
+(folder / "llm_config.json").rename(folder / "moved" / "model.json")
+config = json.loads((folder / "config.json").read_text())
+config |= {{"base_dir": str(folder / "moved") + "/", "llm_config": "model.json", "all_logits": True}}
+(folder / "there.json").write_text(json.dumps(config))
+model = llm.create(str(folder / "there.json"))._c_obj
+told["loaded"] = bool(model.load())
+told["after"] = rows(model, {IDS})
+""")  # fmt: skip
+    assert told["loaded"]
+    assert told["after"] == told["before"]
+
+
+def test_the_models_own_keys(copy: Path) -> None:
+    """attention_mask=int lets the graph look ahead, a wrong hidden_size answers nothing, attn_scale replaces 1/sqrt."""
+    told = experiment(copy, f"""
+told["right"] = logits({IDS})
+told["int"] = logits({IDS}, attention_mask="int")
+told["scale"] = logits({IDS}, attn_scale=0.5)
+told["same scale"] = logits({IDS}, attn_scale=32 ** -0.5)
+model = load(hidden_size=32, **NO_STOP)
+model.response("Hi", 0, 4)
+told["narrow"] = model.get_context()["output_tokens"]
+""")  # fmt: skip
+    right = np.asarray(told["right"])
+    assert _error(told["int"], right) > 0.1
+    assert _error(told["scale"], right) > 0.1
+    assert _error(told["same scale"], right) < 1e-5
+    assert told["narrow"] == []
+
+
+@pytest.mark.skipif(not X86, reason="a phone's wheel may have the device")
+def test_a_backend_that_is_not_there_falls_back_to_the_processor(copy: Path) -> None:
+    told = experiment(copy, f"""
+told["cpu"] = logits({IDS})
+told["opencl"] = logits({IDS}, backend_type="opencl")
+""")  # fmt: skip
+    assert _error(told["opencl"], np.asarray(told["cpu"])) < 1e-5
+    assert "Can't Find type" in (copy / "log").read_text(errors="replace")
