@@ -14,6 +14,7 @@ VERBS = {
     "run": "answer a file of prompts",
     "ask": "ask the Hugging Face model itself",
     "bench": "measure prefill and decode speed",
+    "embed": "vectors of texts, from an embedding product",
     "serve": "an OpenAI-compatible server",
     "inspect": "what is inside a product",
     "tokens": "a text's tokens, the engine's and Hugging Face's",

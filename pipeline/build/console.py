@@ -148,13 +148,15 @@ def product_lines(published: Published, outcomes: Mapping[str, Outcome], shown: 
     verification: Mapping[str, Any] = published.manifest.get("verification", {})
     lines = ["", stage_table(published, outcomes), ""]
     if verification.get("verified"):
-        quality = published.product.nodes.get("quality")
-        notes = outcomes[quality.id].record.notes if quality else ()
+        gates = [node for name, node in published.product.nodes.items() if name in ("quality", "sentence_quality")]
+        notes = [note for gate in gates for note in outcomes[gate.id].record.notes]
         lines += [f"  verified ({verification.get('mode')}): {note}" for note in notes]
     else:
         lines.append("  NOT VERIFIED (verify=off); the manifest says so")
-    lines += [f"  product: {shown}  ({size(published.bytes)})", f"  chat:    python -m pipeline chat {shown}"]
-    return lines
+    embeds = published.manifest.get("model", {}).get("task") == "embedding"
+    verb, text = ("embed", " TEXT") if embeds else ("chat", "")
+    todo = f"  {verb + ':':8} python -m pipeline {verb} {shown}{text}"
+    return [*lines, f"  product: {shown}  ({size(published.bytes)})", todo]
 
 
 def sweep_table(published: Sequence[Published], failed: Sequence[str], outcomes: Mapping[str, Outcome]) -> str:

@@ -61,6 +61,7 @@ def emit_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     sinks: Value | None = None,
+    kv_cache: int = 1,
 ) -> Value:
     """The placeholder. Inputs [1, heads, sequence, head_dim]; result [1, sequence, heads, v's head_dim].
 
@@ -83,7 +84,7 @@ def emit_attention(
         domain=CUSTOM_DOMAIN,
         name=f"/layers.{layer}/attention",
         layer_index=layer,
-        kv_cache=1,
+        kv_cache=kv_cache,
         output_dim=heads * size,
         sliding_window=sliding_window or 0,
     )

@@ -229,7 +229,8 @@ def _last_two(operation: Any, source: Source) -> bool:
 
 def _check(model: PreTrainedModel, sources: Mapping[str, Source], wanted: Mapping[str, tuple[int, ...]]) -> None:
     ignored = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or []]
-    buffers = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|attn\.bias$")  # written by older versions, never read
+    # Written by older versions, never read.
+    buffers = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|attn\.bias$|embeddings\.position_ids$")
     extra = [
         name
         for name in sources

@@ -111,6 +111,18 @@ class Visual:
 
 
 @dataclass
+class Audio:
+    """The sound encoder of a model that has one. mode: auto, or off for the rest alone. block 0 = per channel."""
+
+    mode: str = "auto"
+    bits: int = 16
+    block: int = 0
+    symmetric: bool = False
+    algorithm: str = "rtn"
+    rules: list[Rule] = field(default_factory=list)
+
+
+@dataclass
 class Adapter:
     """LoRA. mode: none, merge (into the weights), split (lora.mnn beside the base)."""
 
@@ -174,7 +186,8 @@ class Graph:
 class Thresholds:
     """Limits of the gate. None = not checked. Logit errors are relative to max|logit| unless named absolute.
 
-    max_tensor_error: ‖W − W'‖ / ‖W‖ of the worst quantised tensor.
+    max_tensor_error: ‖W − W'‖ / ‖W‖ of the worst quantised tensor. min_cosine, min_rank_correlation: of embedding
+    models, against Hugging Face's vectors, and of the order of the similarities of all pairs of sentences.
     """
 
     selfcheck_logit_error: float = 1e-3
@@ -183,6 +196,8 @@ class Thresholds:
     max_logit_error_absolute: float | None = None
     max_tensor_error: float | None = None
     greedy_equal: bool = False
+    min_cosine: float | None = None
+    min_rank_correlation: float | None = None
 
 
 @dataclass
@@ -221,5 +236,6 @@ class Recipe:
     embedding: Embedding = field(default_factory=Embedding)
     graph: Graph = field(default_factory=Graph)
     visual: Visual = field(default_factory=Visual)
+    audio: Audio = field(default_factory=Audio)
     verify: Verify = field(default_factory=Verify)
     cache: Cache = field(default_factory=Cache)

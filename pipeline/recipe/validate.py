@@ -13,10 +13,11 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.checkpoint.sentence import POOLINGS
 from pipeline.errors import UserError
-from pipeline.graph.support import check_model_type, check_softcap
+from pipeline.graph.support import ENCODERS, check_model_type, check_softcap
 from pipeline.graph.towers import families
-from pipeline.recipe.schema import Quant, Recipe, Rule
+from pipeline.recipe.schema import Audio, Quant, Recipe, Rule, Visual
 from pipeline.runtime.check import modernised, refuse
 from pipeline.runtime.key import version
 from pipeline.weights import algorithms
@@ -27,6 +28,8 @@ BLOCK_STEP = 16  # the engine's converter ignores any block that is not a multip
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.hub": HUBS,
+    "model.task": ("text", "embedding"),
+    "model.pooling": ("", *POOLINGS),
     "adapter.mode": ("none", "merge", "split"),
     "embedding.mode": ("auto", "tied", "separate"),
     "verify.mode": ("fast", "full", "off"),
@@ -34,6 +37,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "target.tokenizer_format": ("mtok", "txt"),
     "target.tie_embeddings": ("dict", "list"),
     "visual.mode": ("auto", "off"),
+    "audio.mode": ("auto", "off"),
     "visual.positions": ("exact", "engine"),
 }
 
@@ -70,7 +74,9 @@ def validate(recipe: Recipe) -> None:
     check_softcap(recipe.model.family, None, recipe.graph.allow_approximate)
     _check_adapter(recipe)
     _check_quant(recipe)
-    _check_visual(recipe)
+    _check_task(recipe)
+    _check_encoder(recipe, "visual")
+    _check_encoder(recipe, "audio")
     _check_embedding(recipe)
     _check_target(recipe)
     _check_verify(recipe)
@@ -108,6 +114,21 @@ def _check_adapter(recipe: Recipe) -> None:
     if adapter.mode == "split" and "awq" in {recipe.quant.algorithm, *(rule.algorithm for rule in recipe.quant.rules)}:
         raise UserError("awq scales what linears read, and a split adapter's would stay as they are",
                         "use adapter=merge, or another quant, say quant=int4-wmse")
+
+
+def _check_task(recipe: Recipe) -> None:
+    model, names = recipe.model, {recipe.quant.algorithm, *(rule.algorithm for rule in recipe.quant.rules)}
+    if model.task == "text":
+        if model.pooling:
+            raise UserError("model.pooling is for embedding models", "add model.task=embedding")
+        if model.family in ENCODERS:
+            raise UserError(f"{model.family} models do not write text", "add model.task=embedding")
+        return
+    if recipe.adapter.mode != "none":
+        raise UserError("adapters of embedding models are not supported", "merge it into the model's folder first")
+    calibrated = sorted(name for name in names if name in algorithms.CALIBRATED)
+    if calibrated:
+        raise UserError(f"quant.algorithm={calibrated[0]} calibrates on models that write text", "use rtn, mse or hqq")
 
 
 def _check_quant(recipe: Recipe) -> None:
@@ -166,18 +187,18 @@ def _check_block(where: str, block: int) -> None:
         )
 
 
-def _check_visual(recipe: Recipe) -> None:
-    visual = recipe.visual
-    algorithms.check(visual.algorithm)
-    if visual.algorithm in algorithms.CALIBRATED:
+def _check_encoder(recipe: Recipe, kind: str) -> None:
+    encoder: Visual | Audio = getattr(recipe, kind)
+    algorithms.check(encoder.algorithm)
+    if encoder.algorithm in algorithms.CALIBRATED:
         raise UserError(
-            f"visual.algorithm={visual.algorithm} looks at calibration text, which no picture goes through",
+            f"{kind}.algorithm={encoder.algorithm} looks at calibration text, which no picture or sound goes through",
             "use rtn, mse or hqq",
         )
-    _check_bits(recipe, "visual.bits", visual.bits)
-    _check_block("visual.block", visual.block)
-    for index, rule in enumerate(visual.rules):
-        _check_rule(index, rule, "visual")
+    _check_bits(recipe, f"{kind}.bits", encoder.bits)
+    _check_block(f"{kind}.block", encoder.block)
+    for index, rule in enumerate(encoder.rules):
+        _check_rule(index, rule, kind)
 
 
 def _check_rule(index: int, rule: Rule, section: str = "quant") -> None:
@@ -240,7 +261,7 @@ def notes(recipe: Recipe) -> Iterator[str]:
 def validate_against_model(recipe: Recipe, config: Mapping[str, Any]) -> None:
     """Check the recipe against the model's config.json. Raises UserError: block sizes, impossible tying."""
     quant = recipe.quant
-    families.check(config, {"visual": recipe.visual.mode != "off"})
+    families.check(config, {"visual": recipe.visual.mode != "off", "audio": recipe.audio.mode != "off"})
     text = text_config(config)
     check_model_type(str(text.get("model_type", "")))
     check_softcap(str(text.get("model_type", "")), text, recipe.graph.allow_approximate)

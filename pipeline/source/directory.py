@@ -23,6 +23,7 @@ def from_directory(
             f"{folder}: no config.json, so this is not a Hugging Face model folder",
             "set model.path to the folder that holds config.json",
         )
+    names += sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/config.json"))
     chosen = select_files(names, lambda name: (folder / name).read_bytes(), str(folder), remote_code, allow_pickle)
     return SourceListing(describe_files(folder, chosen, memo), "", "directory")
 

@@ -31,6 +31,9 @@ SMALL_FILES = (
     "preprocessor_config.json",
     "processor_config.json",
 )
+# What sentence-transformers keeps beside the transformer's own files, its pooling module's folder too.
+SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
+SENTENCE_MODULE = re.compile(r"\d+_\w+/config\.json")
 # Mistral's own format beside the Hugging Face one, and LoRA weights that were saved into the model's folder.
 NOT_THE_MODEL = ("consolidated", "adapter")
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
@@ -45,9 +48,11 @@ def select_files(
     names: files of the folder, POSIX. read: content of a small file by name (an index). where: named in errors.
     Raises UserError when there are no weights, or weights of a kind that is not allowed.
     """
-    top = sorted(name for name in names if "/" not in name)
-    patterns = (*SMALL_FILES, "*.py") if remote_code else SMALL_FILES
+    listed = sorted(names)
+    top = [name for name in listed if "/" not in name]
+    patterns = (*SMALL_FILES, *SENTENCE_FILES, *(("*.py",) if remote_code else ()))
     chosen = {name for name in top if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
+    chosen |= {name for name in listed if SENTENCE_MODULE.fullmatch(name)}
     weights = _weights(top, read, where, allow_pickle)
     missing = sorted(set(weights) - set(top))
     if missing:

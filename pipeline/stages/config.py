@@ -29,6 +29,7 @@ STAGE = Stage(
         Input("tokenizer", ("tokenizer.json",)),
         Input("checkpoint", ("generation_config.json",)),
         Input("visual_graph", ("layout.json",)),
+        Input("audio_graph", ("layout.json",)),
     ),
     config=("target.engine", "target.runtime", "target.tie_embeddings"),
     in_process=True,
@@ -69,11 +70,11 @@ def _files(embedding: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> dict[s
 
 
 def _model(layout: Mapping[str, Any], tokenizer: Mapping[str, Any], engine: str) -> dict[str, Any]:
-    """The model's own keys. attention_mask must be "float": with the engine's default, attention looks ahead."""
+    """The model's own keys. attention_mask must be "float" (else attention looks ahead), but for encoders, which do."""
     model: dict[str, Any] = {
         "hidden_size": layout["hidden_size"],
         "layer_nums": layout["num_layers"],
-        "attention_mask": "float",
+        "attention_mask": "int" if layout.get("sentence", {}).get("causal") is False else "float",
         "attention_type": layout["attention_type"],
     }
     if layout["attention_type"] == "mix":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
+from pipeline.verify.applies import proves_text
 
 CHECKPOINT = ("*token*", "*config.json", "*.jinja", "vocab.*", "merges.txt", "*.tiktoken")
 STAGE = Stage(
@@ -24,7 +25,7 @@ STAGE = Stage(
     config=("model.task", "verify.mode"),
     tools=("MNN", "jinja2", "tokenizers", "transformers"),
     memory=lambda recipe: 700 << 20,
-    applies=lambda recipe: bool(recipe["verify"]["mode"] != "off"),
+    applies=proves_text,
 )
 
 

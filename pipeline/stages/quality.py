@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
+from pipeline.verify.applies import proves_text
 
 SHIPPED = ("link", "weights", "embedding", "config", "tokenizer")
 
@@ -31,7 +32,7 @@ STAGE = Stage(
     tools=("MNN", "numpy"),
     code=("pipeline.mnn.runner",),
     memory=lambda recipe: 1 << 30,
-    applies=lambda recipe: bool(recipe["verify"]["mode"] != "off"),
+    applies=proves_text,
 )
 
 

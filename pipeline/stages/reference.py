@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
 from pipeline.errors import StageFailed
+from pipeline.verify.applies import proves_text
 
 
 def expected_memory(recipe: Mapping[str, Any]) -> int:
@@ -42,7 +43,7 @@ STAGE = Stage(
     tools=("torch", "transformers", "tokenizers", "peft", "gguf", "safetensors"),
     warm=("torch", "transformers"),
     memory=expected_memory,
-    applies=lambda recipe: bool(recipe["verify"]["mode"] != "off"),
+    applies=proves_text,
 )
 
 
@@ -60,7 +61,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     torch.set_num_threads(int(verify["threads"]))
     tokenizer = huggingface.load_tokenizer(inputs["source"], trust_remote_code=bool(model["trust_remote_code"]))
     told = reference.describe(tokenizer, verify)
-    told["skipped"] = _too_big(verify, inputs["checkpoint"])
+    told["skipped"] = too_big(verify, inputs["checkpoint"])
     if told["skipped"]:
         log.note(told["skipped"])
     else:
@@ -70,7 +71,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     reference.write(told, out)
 
 
-def _too_big(verify: Mapping[str, Any], checkpoint: Path) -> str:
+def too_big(verify: Mapping[str, Any], checkpoint: Path) -> str:
     """Why the reference model is not loaded, or the empty string."""
     import psutil
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
 from pipeline.verify.applies import proves_text
+from pipeline.verify.applies import proves_text
 
 STAGE = Stage(
     name="selfcheck",

@@ -13,7 +13,7 @@ STAGE = Stage(
     name="tokenizer",
     module="pipeline.stages.tokenizer",
     inputs=(Input("checkpoint", FILES),),
-    config=("target.tokenizer_format", "target.plain_template"),
+    config=("model.task", "target.tokenizer_format", "target.plain_template"),
     tools=("tokenizers", "jinja2"),
 )
 
@@ -32,6 +32,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         out,
         str(target.get("tokenizer_format", "mtok")),
         bool(target.get("plain_template", False)),
+        embeds=config.get("model", {}).get("task") == "embedding",
     )
     log.note(
         f"{facts.kind} tokenizer, {facts.vocab_size:,} ids, stops at {', '.join(map(str, facts.stop_ids)) or 'none'}"

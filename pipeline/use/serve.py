@@ -52,14 +52,19 @@ def application(options: argparse.Namespace, token: str) -> Any:
     from pipeline.use.server.pool import Pool
 
     keys = overrides(options.assignments)
-    name = options.name or open_product(options.product).folder.name
+    product = open_product(options.product)
+    name, hosts = options.name or product.folder.name, [*_LOOPBACK[:2], "[::1]", options.host]
+    limits = Limits(body=options.max_body, tokens=options.max_new_tokens, token=token)
+    if product.manifest.get("model", {}).get("task") == "embedding":
+        from pipeline.use.server import embeddings
+
+        return embeddings.application(options, keys, name, limits, hosts)
 
     def sampling(engine: Engine) -> Sampling:
         return sampling_of(engine, keys, greedy=False)
 
     pool = Pool(lambda: open_engine(options, keys), sampling, options.workers, options.queue)
-    limits = Limits(body=options.max_body, tokens=options.max_new_tokens, token=token)
-    return application(pool, name, limits, [*_LOOPBACK[:2], "[::1]", options.host])
+    return application(pool, name, limits, hosts)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.mnn.runner import Engine
-from pipeline.mnn.runner.product import open_product
+from pipeline.mnn.runner.product import Product, open_product
 from pipeline.runtime.check import check_key
 from pipeline.runtime.keys import KEYS
 from pipeline.runtime.product import parse_assignment
@@ -58,17 +58,25 @@ def overrides(assignments: Sequence[str]) -> dict[str, Any]:
     return dict(parse_assignment(text) for text in assignments)
 
 
-def open_engine(arguments: argparse.Namespace, changes: dict[str, Any]) -> Engine:
-    """The product on the engine (not loaded yet), `changes` merged last.
-
-    Raises UserError for a wrong value or a path that leaves the folder; says which keys the engine does not read.
-    """
-    for name, value in open_product(arguments.product).config.items():
+def check_keys(path: Path) -> Product:
+    """The product at `path`. Raises UserError for a wrong value, or a path that leaves the folder; says which keys the
+    engine does not read."""
+    product = open_product(path)
+    for name, value in product.config.items():
         problems = check_key(name, value)
         if problems and name in KEYS:
-            raise UserError(f"{arguments.product}: {problems[0]}", "mend it with `python -m pipeline config`")
+            raise UserError(f"{path}: {problems[0]}", "mend it with `python -m pipeline config`")
         if problems and name not in DESCRIPTIVE:
-            print(f"note: {arguments.product}: {problems[0]}", file=sys.stderr)
+            print(f"note: {path}: {problems[0]}", file=sys.stderr)
+    return product
+
+
+def open_engine(arguments: argparse.Namespace, changes: dict[str, Any]) -> Engine:
+    """The product on the engine (not loaded yet), `changes` merged last. Raises UserError as `check_keys`, and for an
+    embedding product, which writes no text."""
+    product = check_keys(arguments.product)
+    if product.manifest.get("model", {}).get("task") == "embedding":
+        raise UserError(f"{arguments.product} makes embeddings and writes no text", "use `python -m pipeline embed`")
     return Engine(arguments.product, changes, arguments.timeout, sampled=True, adapter=arguments.adapter)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.graph.ir import Graph
 from pipeline.graph.passes.attention_mask import choose_mask
@@ -36,7 +36,11 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
 )
 
 
-def clean(graph: Graph) -> None:
+# For graphs that see their whole input at once (embedding models), where positions may come together anywhere.
+POSITION_FREE = tuple(rewrite for rewrite in PASSES if rewrite is not check_positions)
+
+
+def clean(graph: Graph, passes: Sequence[Callable[[Graph], None]] = PASSES) -> None:
     """Applies every pass to `graph` in place."""
-    for rewrite in PASSES:
+    for rewrite in passes:
         rewrite(graph)

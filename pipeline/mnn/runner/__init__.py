@@ -1,5 +1,6 @@
 """The engine, driven from a child process: it trusts every file and id, and dies rather than complains."""
 
+from pipeline.mnn.runner.embedder import Embedder
 from pipeline.mnn.runner.engine import Engine, EngineError
 
-__all__ = ["Engine", "EngineError"]
+__all__ = ["Embedder", "Engine", "EngineError"]

@@ -127,14 +127,13 @@ class Session:
             return error.object
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, session: Session) -> None:
     """Answers calls until the parent hangs up, then leaves without destructors (they crash with two models).
 
     Ctrl-C in a terminal reaches all its processes; it is the parent's to act upon.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(descriptor)
-    session = Session()
     try:
         while True:
             head, _ = wire.receive(connection)
@@ -151,4 +150,4 @@ def main(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), Session())

@@ -36,8 +36,10 @@ class Engine:
     engine's set_config does): memory, precision, thread_num, dynamic_option, … The sampler is greedy unless
     `overrides` names a sampler_type, or `sampled` leaves the product's own. adapter: the file name of a split LoRA.
     timeout: seconds for one call. log: file for the engine's own output; kept after a failure in any case.
-    stats: seconds of the calls so far ("load", "prefill", "step", "generate").
+    stats: seconds of the calls so far ("load", "prefill", "step", "generate"). child: the module that the child runs.
     """
+
+    child = "pipeline.mnn.runner.child"
 
     def __init__(
         self,
@@ -196,7 +198,7 @@ class Engine:
         root = str(Path(pipeline.__file__).parents[1])
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.mnn.runner.child", str(theirs.fileno())],
+                [sys.executable, "-m", self.child, str(theirs.fileno())],
                 cwd=self._scratch.name,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path(root))},
                 stdin=subprocess.DEVNULL,

@@ -52,7 +52,7 @@ def application(pool: Pool, model: str, limits: Limits, hosts: list[str]) -> Sta
 
     routes = [
         Route("/", _page),
-        Route("/health", _health),
+        Route("/health", health),
         Route("/v1/models", server.models),
         Route("/v1/chat/completions", server.chat, methods=["POST"]),
         Route("/v1/completions", server.text, methods=["POST"]),
@@ -61,7 +61,7 @@ def application(pool: Pool, model: str, limits: Limits, hosts: list[str]) -> Sta
     return Starlette(routes=routes, lifespan=lifespan, middleware=[trusted])
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """A request that ends with a status of its own."""
 
     def __init__(self, status: int, kind: str, message: str) -> None:
@@ -75,12 +75,7 @@ class _Server:
 
     async def models(self, request: HttpRequest) -> Response:
         """The one model."""
-        try:
-            self._authorise(request)
-        except _Refused as refused:
-            return _error(refused)
-        entry = {"id": self.model, "object": "model", "created": 0, "owned_by": "local"}
-        return JSONResponse({"object": "list", "data": [entry]})
+        return model_list(request, self.model, self.limits)
 
     async def chat(self, request: HttpRequest) -> Response:
         """A conversation through the product's chat template."""
@@ -92,23 +87,23 @@ class _Server:
 
     async def _answer(self, request: HttpRequest, kind: str) -> Response:
         try:
-            self._authorise(request)
-            ask = parse(await self._body(request), kind, self.model)
+            check_token(request, self.limits)
+            ask = parse(await json_body(request, self.limits), kind, self.model)
             reply = _Reply(kind, self.model, ask)
             pieces = self._pieces(ask, reply)
             if ask.stream:
                 return await _streamed(pieces, reply)
             return await _whole(request, pieces, reply)
         except BadRequest as error:
-            return _error(_Refused(400, "invalid_request_error", str(error)))
+            return refusal(Refused(400, "invalid_request_error", str(error)))
         except Busy:
-            refused = _Refused(429, "overloaded", "too many requests are waiting: try again later")
-            return _error(refused, {"Retry-After": "1"})
-        except _Refused as refused:
-            return _error(refused)
+            refused = Refused(429, "overloaded", "too many requests are waiting: try again later")
+            return refusal(refused, {"Retry-After": "1"})
+        except Refused as refused:
+            return refusal(refused)
         except PipelineError as error:
             status, kind = (400, "invalid_request_error") if error.exit_code == 3 else (500, "engine_error")
-            return _error(_Refused(status, kind, str(error)))
+            return refusal(Refused(status, kind, str(error)))
 
     def _pieces(self, ask: Ask, reply: _Reply) -> Pieces:
         tokens = min(ask.max_tokens, self.limits.tokens) if ask.max_tokens else None
@@ -121,24 +116,37 @@ class _Server:
         )
         return self.pool.stream(work, reply.answer)
 
-    def _authorise(self, request: HttpRequest) -> None:
-        given = request.headers.get("authorization", "")
-        if self.limits.token and not secrets.compare_digest(given.encode(), f"Bearer {self.limits.token}".encode()):
-            raise _Refused(401, "authentication_error", "a bearer token is needed")
 
-    async def _body(self, request: HttpRequest) -> Any:
-        """JSON only: a form or plain text could be sent by any web page without asking."""
-        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            raise _Refused(415, "invalid_request_error", "the content type must be application/json")
-        content = bytearray()
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > self.limits.body:
-                raise _Refused(413, "invalid_request_error", f"the body has more than {self.limits.body:,} bytes")
-        try:
-            return json.loads(content)
-        except ValueError as error:
-            raise BadRequest(f"the body is not JSON: {error}") from None
+def check_token(request: HttpRequest, limits: Limits) -> None:
+    """Raises Refused (401) if a token is set and the client does not show it."""
+    given = request.headers.get("authorization", "")
+    if limits.token and not secrets.compare_digest(given.encode(), f"Bearer {limits.token}".encode()):
+        raise Refused(401, "authentication_error", "a bearer token is needed")
+
+
+async def json_body(request: HttpRequest, limits: Limits) -> Any:
+    """JSON only: a form or plain text could be sent by any web page without asking."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise Refused(415, "invalid_request_error", "the content type must be application/json")
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > limits.body:
+            raise Refused(413, "invalid_request_error", f"the body has more than {limits.body:,} bytes")
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+
+
+def model_list(request: HttpRequest, model: str, limits: Limits) -> Response:
+    """The one model."""
+    try:
+        check_token(request, limits)
+    except Refused as refused:
+        return refusal(refused)
+    entry = {"id": model, "object": "model", "created": 0, "owned_by": "local"}
+    return JSONResponse({"object": "list", "data": [entry]})
 
 
 class _Reply:
@@ -233,7 +241,8 @@ def _event(value: dict[str, Any]) -> str:
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 
-def _error(refused: _Refused, headers: dict[str, str] | None = None) -> Response:
+def refusal(refused: Refused, headers: dict[str, str] | None = None) -> Response:
+    """The response with the refusal's status, in the protocol's words."""
     body = {"error": {"message": str(refused), "type": refused.kind, "param": None, "code": None}}
     return JSONResponse(body, refused.status, headers)
 
@@ -245,5 +254,6 @@ async def _page(_: HttpRequest) -> Response:
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 
 
-async def _health(_: HttpRequest) -> Response:
+async def health(_: HttpRequest) -> Response:
+    """The server answers."""
     return JSONResponse({"status": "ok"})
