@@ -59,10 +59,6 @@ SOFTCAP = frozenset({"gemma2", "vaultgemma"})
 ENCODERS = frozenset({"bert", "distilbert", "modernbert", "roberta", "xlm-roberta"})
 
 
-# Encoders: they make embeddings, and write nothing. Those that tests/graph/test_sentence.py takes to the engine.
-ENCODERS = frozenset({"bert", "distilbert", "modernbert", "roberta", "xlm-roberta"})
-
-
 def check_model_type(model_type: str) -> None:
     """Raises UserError with the reason for a family that cannot be exported; an unknown one passes, to be tried."""
     reason = REFUSED.get(model_type)

@@ -18,10 +18,6 @@ FILES = (
     *("config.json", "tensors.json", "small.safetensors", "*.py"),
     *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "*/config.json"),
 )
-FILES = (
-    *("config.json", "tensors.json", "small.safetensors", "*.py"),
-    *("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "*/config.json"),
-)
 STAGE = Stage(
     name="graph",
     module=__name__,
@@ -66,19 +62,6 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     _write(out / "layout.json", exported.layout)
     for note in (*exported.layout["approximations"], *exported.layout["notes"]):
         log.note(note)
-
-
-def _export(model: Mapping[str, Any], checkpoint: Path, out: Path, options: Options) -> Exported:
-    trusted = bool(model["trust_remote_code"])
-    if model["task"] == "embedding":
-        from pipeline.checkpoint.sentence import read_sentence_config
-        from pipeline.graph.sentence import export_sentence
-
-        sentence = read_sentence_config(checkpoint, str(model["pooling"]))
-        return export_sentence(checkpoint, out, options, sentence, trusted)
-    from pipeline.graph.export import export
-
-    return export(checkpoint, out, options, trusted)
 
 
 def _export(model: Mapping[str, Any], checkpoint: Path, out: Path, options: Options) -> Exported:

@@ -10,7 +10,6 @@ from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
 from pipeline.verify.applies import proves_text
-from pipeline.verify.applies import proves_text
 
 STAGE = Stage(
     name="selfcheck",

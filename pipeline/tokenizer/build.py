@@ -126,15 +126,6 @@ def _wrapping(definition: Definition, ids: Mapping[str, int]) -> EngineTemplate:
     return EngineTemplate(before + PLAIN_TEMPLATE + after)
 
 
-def _wrapping(definition: Definition, ids: Mapping[str, int]) -> EngineTemplate:
-    """The engine can put ids before a text but not behind it: both as text, which it finds again as special tokens."""
-    texts = {index: text for text, index in ids.items()}
-    before, after = ("".join(texts[index] for index in side) for side in wrapping_ids(definition))
-    if any(sign in before + after for sign in ("{{", "{%", "{#")):
-        raise StageFailed(f"tokenizer: the tokens {before} and {after} cannot be written into a template")
-    return EngineTemplate(before + PLAIN_TEMPLATE + after)
-
-
 def _prefix(folder: TokenizerFolder, definition: Definition) -> Sequence[int]:
     """Ids before every text. None with a chat template: its text is encoded as it is, and says bos itself."""
     prefix, suffix = wrapping_ids(definition)
