@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pipeline.runtime.key import OLDEST, Key, Retired
 from pipeline.runtime.keys import SECTIONS
 from pipeline.runtime.retired import RETIRED
+from pipeline.runtime.unseen import UNSEEN
 
 _HEAD = """# Run-time configuration
 
@@ -24,10 +25,13 @@ _OLDER = """In a recipe or an edit they are mapped where something took their pl
 the files of a product that another exporter made they are no mistake: `python -m pipeline config` says what became of
 them, and the engine passes over them."""
 
+_SEEN = """Every other key has a test that writes it into a product's files and sees the real engine behave otherwise
+(`tests/runtime/test_effects.py` says which)."""
+
 
 def document() -> str:
     """The whole page as Markdown."""
-    parts = [_HEAD, *(_section(title, keys) for title, keys in SECTIONS.items()), _retired()]
+    parts = [_HEAD, *(_section(title, keys) for title, keys in SECTIONS.items()), _unseen(), _retired()]
     return "\n".join(parts)
 
 
@@ -64,6 +68,14 @@ def _number(bound: float | None) -> str:
     if bound is None:
         return ""
     return str(int(bound)) if float(bound).is_integer() else str(bound)
+
+
+def _unseen() -> str:
+    reasons: dict[str, list[str]] = {}
+    for name, reason in UNSEEN.items():
+        reasons.setdefault(reason, []).append(f"`{name}`")
+    rows = "".join(f"| {', '.join(names)} | {reason} |\n" for reason, names in reasons.items())
+    return f"## Keys whose effect is not seen here\n\n{_SEEN}\n\n| keys | why |\n| --- | --- |\n{rows}"
 
 
 def _retired() -> str:

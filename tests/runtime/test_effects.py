@@ -15,6 +15,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from pipeline.mnn.converter import Converter
 from pipeline.mnn.link import link
 from pipeline.mnn.skeleton import build_skeleton
+from pipeline.runtime.keys import KEYS
+from pipeline.runtime.unseen import UNSEEN
 from pipeline.weights import plain
 from pipeline.weights.layout import Layout, Linear, Part
 from pipeline.weights.matrix import Encoder
@@ -29,6 +31,48 @@ __all__ = ["model", "product"]
 
 IDS = [5, 9, 100, 7, 33, 61, 250, 12, 88, 41, 7, 7, 9, 100, 5, 60, 61, 62, 63, 64]
 X86 = platform.machine() == "x86_64"
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEN = {
+    "tests/runtime/test_effects.py::test_reuse_kv": ("reuse_kv",),
+    "tests/runtime/test_effects.py::test_attention_mode": ("attention_mode",),
+    "tests/runtime/test_effects.py::test_kvcache_mmap": ("kvcache_mmap",),
+    "tests/runtime/test_effects.py::test_use_mmap_and_tmp_path": ("use_mmap", "tmp_path", "mmap_size"),
+    "tests/runtime/test_effects.py::test_use_cached_mmap": ("use_cached_mmap",),
+    "tests/runtime/test_effects.py::test_thread_num": ("thread_num",),
+    "tests/runtime/test_effects.py::test_memory_and_dynamic_option": ("memory", "dynamic_option"),
+    "tests/runtime/test_effects.py::test_chunk_and_all_logits": ("chunk", "chunk_limits", "all_logits"),
+    "tests/runtime/test_effects.py::test_max_new_tokens_and_timeout": ("max_new_tokens", "timeout_ms"),
+    "tests/runtime/test_effects.py::test_templates_and_their_context": (
+        *("use_template", "system_prompt", "jinja", "context_file"),
+    ),
+    "tests/runtime/test_effects.py::test_a_file_elsewhere_in_the_product": (
+        *("llm_model", "llm_weight", "tokenizer_file", "embedding_file"),
+    ),
+    "tests/runtime/test_effects.py::test_base_dir_and_llm_config": ("base_dir", "llm_config"),
+    "tests/runtime/test_effects.py::test_the_models_own_keys": ("attention_mask", "hidden_size", "attn_scale"),
+    "tests/runtime/test_effects.py::test_a_backend_that_is_not_there_falls_back_to_the_processor": ("backend_type",),
+    "tests/runtime/test_effects.py::test_penalties_bias_and_ban": (
+        *("repetition_penalty", "penalty", "presence_penalty", "frequency_penalty", "penalty_window"),
+        *("penalty_sampler", "n_gram", "ngram_factor", "logit_bias", "banned_tokens"),
+    ),
+    "tests/runtime/test_effects.py::test_older_names_of_the_sampler": ("topK", "topP", "minP", "tfsZ"),
+    "tests/use/test_sampler.py::test_the_engines_own_sampler_draws_alike": (
+        *("sampler_type", "mixed_samplers", "temperature", "top_k", "top_p", "min_p", "tfs_z", "typical"),
+    ),
+    "tests/stages/test_config.py::test_the_engine_reads_quantised_rows_from_the_head": ("tie_embeddings",),
+    "tests/graph/test_families.py::test_family": ("attention_type", "sliding_window"),
+}
+
+
+def test_every_key_is_seen_or_said_not_to_be() -> None:
+    seen = [name for names in SEEN.values() for name in names]
+    assert len(seen) == len(set(seen))
+    assert set(seen) | set(UNSEEN) == set(KEYS)
+    assert not set(seen) & set(UNSEEN)
+    for place in SEEN:
+        file, _, function = place.partition("::")
+        assert f"def {function}(" in (ROOT / file).read_text("utf-8"), place
 
 
 @pytest.fixture
@@ -324,3 +368,52 @@ told["opencl"] = logits({IDS}, backend_type="opencl")
 """)  # fmt: skip
     assert _error(told["opencl"], np.asarray(told["cpu"])) < 1e-5
     assert "Can't Find type" in (copy / "log").read_text(errors="replace")
+
+
+def test_penalties_bias_and_ban(copy: Path) -> None:
+    """Forty greedy tokens. A token that came before is not chosen again, unless "penalty" is not even listed."""
+    told = experiment(copy, f"""
+def answer(*samplers, **keys):
+    model = load(**dict({{"mixed_samplers": list(samplers), "sampler_type": "mixed"}}, **keys))
+    model.generate_init()
+    return [int(token) for token in model.generate({IDS}, 40)]
+told["none"] = answer("penalty", "greedy")
+told["unlisted"] = answer("greedy", repetition_penalty=5.0, presence_penalty=50.0)
+for name, strength in (("repetition_penalty", 9.0), ("penalty", 9.0), ("presence_penalty", 50.0),
+                       ("frequency_penalty", 50.0)):
+    told[name] = answer("penalty", "greedy", **{{name: strength}})
+told["sampler"] = answer(sampler_type="penalty", penalty_sampler="greedy", repetition_penalty=9.0)
+told["window"] = answer("penalty", "greedy", presence_penalty=50.0, penalty_window=1)
+told["little"] = answer("penalty", "greedy", repetition_penalty=1.05)
+told["factor"] = answer("penalty", "greedy", repetition_penalty=1.05, ngram_factor=50.0, n_gram=8)
+told["one gram"] = answer("penalty", "greedy", repetition_penalty=1.05, ngram_factor=50.0, n_gram=1)
+told["bias"] = answer("greedy", logit_bias={{"42": 1000.0}})
+told["banned"] = answer("greedy", banned_tokens=sorted(set(told["none"])))
+""")  # fmt: skip
+    assert told["unlisted"] == told["none"]
+    assert len(set(told["none"])) < 40
+    for name in ("presence_penalty", "frequency_penalty"):
+        assert len({*IDS, *told[name]}) == len(set(IDS)) + 40
+    assert len(set(told["repetition_penalty"])) > len(set(told["none"]))
+    assert told["penalty"] == told["sampler"] == told["repetition_penalty"]
+    assert told["window"] != told["presence_penalty"]
+    assert told["factor"] != told["little"] == told["one gram"]
+    assert set(told["bias"]) == {42}
+    assert not set(told["banned"]) & set(told["none"])
+
+
+def test_older_names_of_the_sampler(copy: Path) -> None:
+    """So narrow that one token is left: with each of them sampling is greedy."""
+    told = experiment(copy, f"""
+def answer(**keys):
+    model = load(**dict({{"temperature": 1.0, "top_k": None}}, **keys))
+    model.generate_init()
+    return [int(token) for token in model.generate({IDS}, 20)]
+told["greedy"] = answer(sampler_type="greedy")
+told["wide"] = answer(sampler_type="mixed", mixed_samplers=["temperature"], temperature=5.0)
+for kind, name, value in (("topK", "topK", 1), ("topP", "topP", 1e-6), ("min_p", "minP", 1.0), ("tfs", "tfsZ", 0.0)):
+    told[name] = answer(sampler_type="mixed", mixed_samplers=[kind, "temperature"], **{{name: value}})
+""")  # fmt: skip
+    assert told["wide"] != told["greedy"]
+    for name in ("topK", "topP", "minP", "tfsZ"):
+        assert told[name] == told["greedy"], name

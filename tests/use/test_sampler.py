@@ -175,11 +175,17 @@ def test_what_is_not_available_is_said() -> None:
         {"mixed_samplers": ["typical", "temperature"], "typical": 0.3, "temperature": 3.0},
         {"mixed_samplers": ["tfs", "temperature"], "tfs_z": 0.5, "temperature": 3.0},
         {"sampler_type": "topK", "top_k": 3},
+        {"sampler_type": "temperature", "temperature": 0.5},
+        {"sampler_type": "topP", "top_p": 0.6, "temperature": 3.0},
+        {"sampler_type": "min_p", "min_p": 0.03, "temperature": 3.0},
+        {"sampler_type": "mixed", "mixed_samplers": None, "temperature": 2.0},
+        {"mixed_samplers": ["penalty", "temperature"], "repetition_penalty": 3.0, "temperature": 0.5},
     ],
 )
 def test_the_engines_own_sampler_draws_alike(product: Path, keys: dict[str, object]) -> None:
     """First tokens of 200 generations by the engine against our probabilities for the same logits."""
-    with Engine(product, keys, sampled=True) as engine:
+    given = {name: value for name, value in keys.items() if value is not None}
+    with Engine(product, given, sampled=True) as engine:
         logits = engine.prefill([5, 9, 100])
         engines = Counter(engine.generate([5, 9, 100], 1)[0] for _ in range(200))
         sampling = from_config(engine.config)
