@@ -43,34 +43,6 @@ def _prove(folder: Path, out: Path, count: int) -> None:
     assert parity.equal, parity.examples
 
 
-@pytest.mark.parametrize(
-    ("name", "stops"),
-    [
-        ("qwen3", ["<|im_end|>"]),
-        ("gemma3", ["<end_of_turn>"]),
-        ("llama3_1", ["<|eot_id|>"]),
-        ("deepseek_v3", ["<｜end▁of▁sentence｜>"]),
-    ],
-)
-def test_generation_ends_where_hugging_face_ends(
-    npm_tokenizer: Fetch, name: str, stops: list[str], tmp_path: Path
-) -> None:
-    from transformers import PreTrainedTokenizerFast
-
-    folder = npm_tokenizer(name)
-    facts = write(TokenizerFolder.open(folder), tmp_path)
-    hugging_face = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
-    assert facts.stop_ids == sorted(hugging_face.convert_tokens_to_ids(stops))
-    answer = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes."}]
-    template = TokenizerFolder.open(folder).chat_template
-    bos = facts.bos_token or "<none>"
-    text = hugging_face.apply_chat_template(
-        answer, chat_template=template, tokenize=False, add_generation_prompt=False, bos_token=bos
-    )
-    after = text.split("Yes.", 1)[1]
-    assert any(after.startswith(stop) for stop in stops)  # a turn's end is an end of generation
-
-
 def test_the_file_says_the_stop_ids(smollm2: Path, tmp_path: Path) -> None:
     facts = write(TokenizerFolder.open(smollm2), tmp_path)
     kind, counts, ids = (tmp_path / "tokenizer.mtok").read_bytes().split(b"\n", 3)[:3]
