@@ -24,6 +24,7 @@ STAGE = Stage(
     ),
     config=("model.task", "verify.mode"),
     tools=("MNN", "jinja2", "tokenizers", "transformers"),
+    warm=("tokenizers", "transformers.utils.chat_template_utils"),
     memory=lambda recipe: 700 << 20,
     applies=proves_text,
 )
