@@ -29,6 +29,7 @@ REPORTS = (("quality", "report.json"), ("sentence_quality", "report.json"))
 TOKENIZER_FACTS = ("tokenizer", "tokenizer.json")
 LAYOUT = ("graph", "layout.json")
 ADAPTERS = ("adapters", "facts/adapters.json")
+EXACTNESS = ("exactness", "exactness.json")
 ADAPTER_REPORT = ("adapter_quality", "report.json")
 # What a product's user must know of the layout: how far positions reach, and where the graph departs from the model.
 LAYOUT_FACTS = ("task", "sentence", "model_type", "max_position_embeddings", "approximations", "notes")
@@ -178,7 +179,9 @@ def _adapters(engine: Engine, product: Product) -> dict[str, Any]:
 def _verification(engine: Engine, product: Product) -> dict[str, Any]:
     mode = (product.recipe.get("verify") or {}).get("mode", "off")
     report = next(filter(None, (_output(engine, product, where) for where in REPORTS)), {})
-    return {"mode": mode, "verified": True, "report": report} if report else {"mode": mode, "verified": False}
+    exactness = _output(engine, product, EXACTNESS)
+    kept = {"source_weights": exactness} if exactness else {}
+    return {"mode": mode, "verified": True, "report": report, **kept} if report else {"mode": mode, "verified": False}
 
 
 def _output(engine: Engine, product: Product, which: tuple[str, str]) -> dict[str, Any]:

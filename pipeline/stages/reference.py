@@ -65,6 +65,8 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     if told["skipped"]:
         log.note(told["skipped"])
     else:
+        if origin := huggingface.origin_of_weights(inputs["source"]):
+            log.note(origin)
         adapter = inputs["adapter"] if config["adapter"]["mode"] == "merge" else None
         loaded = huggingface.load_model(inputs["source"], model, adapter, float(config["adapter"]["weight"]))
         reference.add_model(told, loaded, tokenizer, verify, out, log)

@@ -25,6 +25,7 @@ ORDER = (
     "visual_link",
     "audio_link",
     "config",
+    "exactness",
     "adapters",
     "selfcheck",
     "reference",

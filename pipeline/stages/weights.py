@@ -28,6 +28,7 @@ STAGE = Stage(
     config=(
         "adapter.mode",
         "adapter.weight",
+        "target.scale_bits",
         *PRECISION_CONFIG,
     ),
     tools=("numpy", "numba", "ml_dtypes"),
@@ -50,7 +51,9 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     precisions = precisions_for(layout, config["quant"], inputs)
     checkpoint = open_model(config, inputs)
     weights = sum(linear.out_features * linear.in_features for linear in layout.linears)
-    precisions, lattices, told = take_lattices(layout, precisions, checkpoint)
+    precisions, lattices, told = take_lattices(
+        layout, precisions, checkpoint, wide_only=(config.get("target") or {}).get("scale_bits") == 32
+    )
     importance, solutions = _calibrated(inputs)
     folds = load_folds(inputs["awq"]) if "awq" in inputs else Folds()
     encoder = Encoder(checkpoint, loops_for(weights), importance, {**solutions, **lattices}, folds)

@@ -71,19 +71,22 @@ def _apply(chat: Chat, names: set[str]) -> None:
 
 
 def _lora(chat: Chat, name: str) -> None:
-    """/lora FILE: load a split LoRA that lies in the product's folder; /lora off: without"""
-    if not name:
-        chat.note(f"Adapter: {chat.arguments.adapter or '(none)'}")
-        return
-    before = chat.arguments.adapter
-    chat.arguments.adapter = "" if name == "off" else name
-    try:
-        chat.restart()
-    except PipelineError:
-        chat.arguments.adapter = before
-        chat.restart()
-        raise
-    chat.note(f"Adapter: {chat.arguments.adapter or '(none)'}")
+    """/lora NAME: answer with a split LoRA of the product; /lora off: without; /lora free NAME: forget it"""
+    word, _, rest = name.partition(" ")
+    if word == "free" and rest:
+        chat.engine.release(_adapter_file(chat, rest))
+    elif name:
+        chat.engine.select("" if name == "off" else _adapter_file(chat, name))
+    if chat.arguments.adapter != chat.engine.adapter:
+        chat.session.cached = []  # each adapter has a cache of its own
+        chat.arguments.adapter = chat.engine.adapter
+    beside = ", ".join(sorted(chat.engine.product.manifest.get("adapters") or ()))
+    chat.note(f"Adapter: {chat.engine.adapter or '(none)'}" + (f"; the product has {beside}" if beside else ""))
+
+
+def _adapter_file(chat: Chat, name: str) -> str:
+    """An adapter may be called by its name in the manifest, or by its file."""
+    return f"{name}.mnn" if name in (chat.engine.product.manifest.get("adapters") or ()) else name
 
 
 def _stats(chat: Chat, _: str) -> None:

@@ -72,6 +72,18 @@ def quantised_with(folder: Path) -> str:
     return str((quantisation_config(config or {}, beside) or {}).get("quant_method", ""))
 
 
+def origin_of_weights(folder: Path) -> str:
+    """What a report must say of the reference's weights, or "" where transformers itself reads the product's."""
+    if method := quantised_with(folder):
+        return (
+            f"the reference has the {method} weights as this project's readers dequantise them, in Hugging Face's "
+            "modelling code: transformers reads such checkpoints on a GPU only"
+        )
+    if (folder / "gptq").is_dir():
+        return "the reference is the unquantised base model, without the GPTQ weights of the product"
+    return ""
+
+
 def gguf_file(folder: Path) -> str | None:
     """Name of the GGUF file if the folder is a GGUF source (no config.json beside it)."""
     found = sorted(path.name for path in folder.glob("*.gguf"))

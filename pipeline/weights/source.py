@@ -1,8 +1,9 @@
 """quant=source: linears whose checkpoint tensors are lattices already keep their codes and scales.
 
 GGUF's Q4_0, Q4_1 and Q8_0 and GPTQ's groups are grids that the engine can hold. Codes and scales are taken over as they
-are; the value of the middle code is rounded once to the scales' storage type. Everything else (K-quants, fp16 tensors,
-stacked experts) is quantised anew at the recipe's bits, and the stage says how many linears that concerns.
+are: scales (and values of the middle code) take 16 bits where float16 holds all of them exactly, else 32. Only a recipe
+that asks for quant.scale_bits=16 has them rounded. Everything else (K-quants, fp16 tensors, stacked experts) is
+quantised anew at the recipe's bits, and the stage says how many linears that concerns.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pipeline.weights.parts import overlaps, part_rows, source_rows
 from pipeline.weights.precision import Precision
 
 F32 = NDArray[np.float32]
+ROWS = 4096
 AGAIN = "rtn"
 """How linears without a lattice are quantised."""
 
@@ -57,23 +59,27 @@ def _picked(read: Callable[[int, int], NDArray[Any]], rows: NDArray[np.intp]) ->
 
 
 def take_lattices(
-    layout: Layout, precisions: Mapping[str, Precision], checkpoint: Checkpoint
+    layout: Layout, precisions: Mapping[str, Precision], checkpoint: Checkpoint, wide_only: bool = False
 ) -> tuple[dict[str, Precision], dict[str, PartsLattice], str]:
     """The precisions with `source` replaced by what the checkpoint holds, the lattices by linear, and a line about it.
 
-    Raises UserError if no linear at all has a lattice that the engine can hold.
+    wide_only: the engine reads scales of 32 bits only. Raises UserError if no linear at all has a lattice that the
+    engine can hold.
     """
     resolved, lattices = dict(precisions), {}
     wanted = [linear for linear in layout.linears if precisions[linear.name].algorithm == "source"]
     for linear in wanted:
         lattice = _lattice(linear, checkpoint)
         if lattice is None:
-            resolved[linear.name] = replace(precisions[linear.name], algorithm=AGAIN)
+            scale_bits = precisions[linear.name].scale_bits if wide_only else 16
+            resolved[linear.name] = replace(precisions[linear.name], algorithm=AGAIN, scale_bits=scale_bits)
         else:
-            lattices[linear.name] = PartsLattice(linear.parts, checkpoint)
-            resolved[linear.name] = replace(
+            taken = lattices[linear.name] = PartsLattice(linear.parts, checkpoint)
+            precision = replace(
                 precisions[linear.name], bits=lattice.bits, block=lattice.block, symmetric=lattice.symmetric
             )
+            narrow = precision.scale_bits == 16 or (not wide_only and _in_halves(taken, linear, precision))
+            resolved[linear.name] = replace(precision, scale_bits=16 if narrow else 32)
     if wanted and not lattices:
         raise UserError(
             "quant=source, but no linear of this checkpoint is stored in codes that the engine can hold "
@@ -81,6 +87,17 @@ def take_lattices(
             "choose another quant, say quant=int4",
         )
     return resolved, lattices, _told(len(wanted), len(lattices))
+
+
+def _in_halves(lattice: PartsLattice, linear: Linear, precision: Precision) -> bool:
+    """Whether float16 holds every scale, and every middle value that is stored, exactly."""
+    for start in range(0, linear.out_features, ROWS):
+        scales, zeros = lattice.read_scales(start, min(start + ROWS, linear.out_features))
+        for values in (scales,) if precision.symmetric else (scales, zeros):
+            with np.errstate(over="ignore"):
+                if not np.array_equal(values.astype(np.float16).astype(np.float32), values):
+                    return False
+    return True
 
 
 def _told(wanted: int, taken: int) -> str:

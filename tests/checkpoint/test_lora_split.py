@@ -67,7 +67,7 @@ def test_the_bias_of_b_is_a_shift(tmp_path: Path) -> None:
         ({}, {"use_dora": True}, "is a DoRA"),
         ({}, {"modules_to_save": ["lm_head"]}, "replaces a tensor as a whole"),
         ({}, {"modules_to_save": ["norm"]}, "replaces a tensor as a whole"),
-        ({}, {"target_modules": ["q_proj", "lm_head"]}, "replaces a tensor as a whole"),  # PEFT saves its base beside it
+        ({}, {"target_modules": ["q_proj", "lm_head"]}, "replaces a tensor as a whole"),  # with its base layer
         ({}, {"target_modules": ["q_proj", "embed_tokens"]}, "changes the token embedding"),
         ({}, {"modules_to_save": ["embed_tokens"]}, "changes the token embedding"),
         ({"attention_bias": True}, {"bias": "lora_only"}, "replaces a tensor as a whole"),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +94,73 @@ def test_each_has_a_cache_of_its_own(engine: Engine, model: Qwen3ForCausalLM) ->
     engine.select("lora.mnn")
     rows = [engine.step(token) for token in IDS[5:]]
     assert np.abs(np.stack(rows) - _merged(model, _adapter(model, 1))[5:]).max() < 3e-5
+
+
+def test_base_a_b_a_base_release(folder: Path, model: Qwen3ForCausalLM) -> None:
+    """The order of MNN's own documentation; a released adapter can be loaded again, and the base stays as it was."""
+    truths = {"": _merged(model, {}), "lora.mnn": _merged(model, _adapter(model, 1)),
+              "other.mnn": _merged(model, _adapter(model, 2))}  # fmt: skip
+    with Engine(folder) as engine:
+        before = engine.logits(IDS)
+        for name in ("lora.mnn", "other.mnn", "lora.mnn", ""):
+            engine.select(name)
+            assert np.abs(engine.logits(IDS) - truths[name]).max() < 3e-5
+        engine.release("lora.mnn")
+        assert engine.loaded == {"other.mnn"}
+        engine.select("other.mnn")
+        engine.release("other.mnn")
+        assert engine.adapter == ""
+        assert np.array_equal(engine.logits(IDS), before)
+        engine.select("lora.mnn")
+        assert np.abs(engine.logits(IDS) - truths["lora.mnn"]).max() < 3e-5
+        for name, message in (("other.mnn", "is not loaded"), ("", "the base cannot be released")):
+            with pytest.raises(StageFailed, match=message):
+                engine.release(name)
+
+
+def test_two_adapters_at_once_in_two_processes(folder: Path, model: Qwen3ForCausalLM) -> None:
+    with (
+        Engine(folder, adapter="lora.mnn") as one,
+        Engine(folder, adapter="other.mnn") as two,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        found = list(pool.map(lambda engine: engine.logits(IDS), (one, two)))
+    for seed, logits in zip((1, 2), found, strict=True):
+        assert np.abs(logits - _merged(model, _adapter(model, seed))).max() < 3e-5
+
+
+THREADS = """
+import importlib, json, os, sys, threading
+import numpy as np
+folder, out, ids = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+base = importlib.import_module("MNN.llm").create(folder + "/config.json")._c_obj
+assert base.load()
+adapted = []
+for name in ("lora.mnn", "other.mnn"):
+    adapted.append(base.create_lora(name))  # they share one configuration: load() takes the file named last
+    assert adapted[-1].load()
+base.set_config(json.dumps({"all_logits": True}))
+rows = [[], []]
+def run(number):
+    for _ in range(10):
+        adapted[number].reset()
+        rows[number].append(np.array(adapted[number].forward(ids).read(), np.float32)[0])
+threads = [threading.Thread(target=run, args=(number,)) for number in (0, 1)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+np.save(out, np.stack([np.stack(one) for one in rows]))
+os._exit(0)
+"""
+
+
+def test_two_adapters_at_once_in_two_threads(folder: Path, model: Qwen3ForCausalLM, tmp_path: Path) -> None:
+    """What the wheel's raw objects can do in one process (the engine holds Python's lock while it computes)."""
+    command = [sys.executable, "-c", THREADS, str(folder), str(tmp_path / "rows.npy"), json.dumps(IDS)]
+    subprocess.run(command, check=True, timeout=60, capture_output=True, cwd=tmp_path)
+    rows = np.load(tmp_path / "rows.npy")
+    assert rows.shape[:2] == (2, 10)
+    for seed, found in zip((1, 2), rows, strict=True):
+        assert np.abs(found - _merged(model, _adapter(model, seed))).max() < 3e-5
 
 
 def test_it_can_be_chosen_at_the_start(folder: Path, model: Qwen3ForCausalLM) -> None:

@@ -133,6 +133,31 @@ def test_a_copy_of_the_model_is_a_lora_that_changes_nothing(product: Path, tmp_p
     assert adapted.last.ids == base.last.ids
 
 
+def test_adapters_are_switched_without_loading_the_base_again(product: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(product, tmp_path / "copy"))
+    shutil.copy(folder / "llm.mnn", folder / "pirate.mnn")
+    (folder / "manifest.json").write_text('{"adapters": {"pirate": {}}}')
+    notes = io.StringIO()
+    chat = Chat(_parse([str(folder), "--greedy", "--max-new-tokens", "6"]), io.StringIO(), notes)
+    process = chat.engine._process
+    chat.say("Hi")
+    base = chat.last.ids
+    commands.execute(chat, "/lora pirate")
+    assert chat.session.cached == []
+    assert "Adapter: pirate.mnn; the product has pirate" in notes.getvalue()
+    commands.execute(chat, "/reset")
+    chat.say("Hi")
+    assert chat.last.cached == 0
+    assert chat.last.ids == base
+    commands.execute(chat, "/lora free pirate")
+    assert chat.engine.adapter == chat.arguments.adapter == ""
+    with pytest.raises(PipelineError, match=r"pirate\.mnn is not loaded"):
+        commands.execute(chat, "/lora free pirate")
+    commands.execute(chat, "/lora off")
+    assert chat.engine._process is process
+    chat.close()
+
+
 def test_stats_and_help(chat: Chat) -> None:
     chat.say("Hi")
     commands.execute(chat, "/stats")

@@ -5,6 +5,7 @@ Its stdout and stderr belong to the engine, which echoes prompts and messages th
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -53,6 +54,15 @@ class Session:
                 raise RuntimeError(f"the engine's load() of {adapter} said no")
             self._loaded[adapter] = model
         self._model = self._loaded[adapter]
+        return None, []
+
+    def release(self, adapter: str) -> Reply:
+        """Forgets a loaded adapter and its cache; the base takes over if it was the selected one."""
+        released = self._loaded.pop(adapter, None)
+        if released is self._model:
+            self._model = self._loaded[""]
+        del released
+        gc.collect()
         return None, []
 
     def tokenize(self, text: str) -> Reply:

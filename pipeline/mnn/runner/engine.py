@@ -58,6 +58,7 @@ class Engine:
         self.adapter = adapter
         self.stats: dict[str, float] = {}
         self.config: dict[str, Any] = {}
+        self.loaded: set[str] = set()
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._own_log = log is None
         self.log = log or _new_log()
@@ -88,6 +89,7 @@ class Engine:
             "load", config=str(self.product.config_file), overrides=self.overrides, adapter=self.adapter
         )
         self.config = head["config"]
+        self.loaded = {self.adapter} - {""}
         self.stats["load"] = head["seconds"]
 
     def select(self, adapter: str = "") -> None:
@@ -98,6 +100,20 @@ class Engine:
         self._check_adapter(adapter)
         self._call("select", adapter=adapter)
         self.adapter = adapter
+        self.loaded |= {adapter} - {""}
+
+    def release(self, adapter: str) -> None:
+        """Frees a split LoRA that was selected before, with its cache; the base is selected if it was the current one.
+
+        Raises EngineError for the base itself and for an adapter that was not loaded.
+        """
+        if not adapter or adapter not in self.loaded:
+            what = f"{adapter} is not loaded" if adapter else "the base cannot be released"
+            raise EngineError(f"{self.product.folder.name}: {what}", "select an adapter first")
+        self._call("release", adapter=adapter)
+        self.loaded.discard(adapter)
+        if self.adapter == adapter:
+            self.adapter = ""
 
     def tokenize(self, text: str) -> list[int]:
         """The ids of `text`, special tokens in it recognised, the tokenizer's prefix tokens before it."""
