@@ -115,8 +115,9 @@ def parse(arguments: Sequence[str], variables: Mapping[str, str]) -> Request:
     if command != "run" or verb not in RECIPE_VERBS:
         return Request(command, verb, overrides)
     folders = tuple(word for word in words if word not in (verb, "run") and _is_folder(word)) if engines else ()
-    if folders and overrides:
-        raise UserError(f"both {folders[0]} and {overrides[0]} say which product", "give a folder or a recipe")
+    recipe = [text for text in overrides if not text.startswith("cache.")]
+    if folders and recipe:
+        raise UserError(f"both {folders[0]} and {recipe[0]} say which product", "give a folder or a recipe")
     rest = [text for text in arguments if text not in folders]
     return Request(command, verb, overrides, engines=engines, folders=folders, **_options(rest, verb))
 

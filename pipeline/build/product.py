@@ -30,6 +30,11 @@ TOKENIZER_FACTS = ("tokenizer", "tokenizer.json")
 LAYOUT = ("graph", "layout.json")
 ADAPTERS = ("adapters", "facts/adapters.json")
 EXACTNESS = ("exactness", "exactness.json")
+# What an engine must have been built with beside the target's own needs, by the product's files (MNN's build guide).
+ENCODERS = {
+    "visual.mnn": ("LLM_SUPPORT_VISION", "MNN_BUILD_OPENCV", "MNN_IMGCODECS"),
+    "audio.mnn": ("LLM_SUPPORT_AUDIO", "MNN_BUILD_AUDIO"),
+}
 ADAPTER_REPORT = ("adapter_quality", "report.json")
 # What a product's user must know of the layout: how far positions reach, and where the graph departs from the model.
 LAYOUT_FACTS = ("task", "sentence", "model_type", "max_position_embeddings", "approximations", "notes")
@@ -159,6 +164,7 @@ def make_manifest(engine: Engine, product: Product, files: Mapping[str, Blob]) -
         "tools": dict(sorted(tools.items())),
         "files": {name: {"sha256": blob.sha256, "size": blob.size} for name, blob in sorted(files.items())},
         "stages": {name: {"key": record.key, "output": record.output} for name, record in records.items()},
+        "engine": _engine_needs(product, files),
         "notes": [f"{name}: {note}" for name, record in records.items() for note in record.notes],
         "model": {key: value for key, value in _output(engine, product, LAYOUT).items() if key in LAYOUT_FACTS},
         "tokenizer": _output(engine, product, TOKENIZER_FACTS),
@@ -174,6 +180,13 @@ def _adapters(engine: Engine, product: Product) -> dict[str, Any]:
         return {}
     report = _output(engine, product, ADAPTER_REPORT)
     return {"adapters": {name: {**facts, "verification": report.get(name)} for name, facts in adapters.items()}}
+
+
+def _engine_needs(product: Product, files: Mapping[str, Blob]) -> dict[str, Any]:
+    """The oldest engine version that runs the product, and the CMake switches that it must have been built with."""
+    target = product.recipe.get("target") or {}
+    encoders = [switch for file, switches in ENCODERS.items() if file in files for switch in switches]
+    return {"oldest": target.get("engine", ""), "built_with": [*target.get("requires", ()), *encoders]}
 
 
 def _verification(engine: Engine, product: Product) -> dict[str, Any]:

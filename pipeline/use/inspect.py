@@ -50,6 +50,7 @@ def describe(product: Product) -> dict[str, Any]:
         "weights": {"bytes": weight.stat().st_size, "bytes_referred_to": external_end(model.read_bytes())},
         "tokenizer": _tokenizer(product),
         "verification": _verification(product),
+        "engines": _engines(product),
         "runtime": {key: value for key, value in sorted(product.config.items()) if key != "jinja"},
     }
     graph = product.folder / f"{model.name}.json"
@@ -70,7 +71,22 @@ def _verification(product: Product) -> list[str]:
         return []
     checks = told.get("report", {}).get("checks", [])
     lines = [f"{'verified' if told.get('verified') else 'NOT VERIFIED'} (mode {told.get('mode', '?')})"]
-    return lines + [f"  {'ok' if check['passed'] else 'NO':2}  {check['name']}: {check['value']}" for check in checks]
+    marks = {True: "ok", False: "NO", None: "--"}
+    return lines + [f"  {marks[check['passed']]}  {check['name']}: {_told(check)}" for check in checks]
+
+
+def _told(check: dict[str, Any]) -> Any:
+    return check["value"] if check["passed"] is not None else f"not run: {check['reason']}"
+
+
+def _engines(product: Product) -> list[str]:
+    """What an engine must be, and what other versions made of the product (`doit verify engines=…`), a line each."""
+    needs = product.manifest.get("engine")
+    lines = [f"for engines from {needs['oldest']} on, built with {', '.join(needs['built_with'])}"] if needs else []
+    for version, row in product.manifest.get("engines", {}).items():
+        kl = f", KL {row['kld_mean']:.4f}" if "kld_mean" in row else ""
+        lines.append(f"  {version}: {row['verdict']}{kl}{', ' + row['failure'] if 'failure' in row else ''}")
+    return lines
 
 
 def _embedding(product: Product) -> str:
@@ -130,6 +146,7 @@ def _page(facts: dict[str, Any]) -> str:
         lines.append(f"{facts['operator_count']} operators: {kinds}")
         lines += [f"  {count:>14,}  weights in {kind}" for kind, count in facts["parameters_by_precision"].items()]
     lines += ["", *(facts["verification"] or ["no manifest: made by another exporter, or by hand"])]
+    lines += ["", *facts["engines"]] if facts["engines"] else []
     lines += ["", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in facts["runtime"].items())]
     return "\n".join(lines)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.build import product as module
+from pipeline.build.nodes import Product
+from pipeline.build.store import Blob
 from pipeline.errors import StageFailed
 from tests.build.project import Project
 
@@ -45,6 +47,19 @@ def test_the_manifest_tells_where_everything_came_from(project: Project) -> None
     assert manifest["verification"]["report"]["passed"] is True
     assert "quality: 1700 bytes pass" in manifest["notes"]
     assert str(project.root) not in json.dumps(manifest)
+
+
+@pytest.mark.parametrize(
+    ("files", "more"),
+    [((), []), (("visual.mnn",), ["LLM_SUPPORT_VISION", "MNN_BUILD_OPENCV", "MNN_IMGCODECS"]),
+     (("audio.mnn",), ["LLM_SUPPORT_AUDIO", "MNN_BUILD_AUDIO"])],
+)  # fmt: skip
+def test_what_an_engine_must_be(files: tuple[str, ...], more: list[str]) -> None:
+    """The target's own needs, and those of encoders that the product holds."""
+    recipe = {"target": {"engine": "3.6.0", "requires": ["MNN_BUILD_LLM", "MNN_METAL"]}}
+    product = Product("toy", recipe, Path("toy"), {}, {})
+    needs = module._engine_needs(product, {name: Blob("0" * 64, 1) for name in ("llm.mnn", *files)})
+    assert needs == {"oldest": "3.6.0", "built_with": ["MNN_BUILD_LLM", "MNN_METAL", *more]}
 
 
 def test_the_manifest_s_digests_are_those_of_sha256sum(project: Project) -> None:

@@ -42,11 +42,24 @@ def test_the_page_names_files_and_precision(product: Path, capsys: pytest.Captur
 def test_what_the_export_proved(product: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(shutil.copytree(product, tmp_path / "copy"))
     checks = [{"name": "mean KL divergence", "value": 0.28, "passed": True}, {"name": "x", "value": 1, "passed": False}]
+    checks += [{"name": "y", "value": None, "passed": None, "reason": "no room"}]
     told = {"verification": {"verified": True, "mode": "fast", "report": {"checks": checks}}}
     (folder / "manifest.json").write_text(json.dumps(told))
     assert main([str(folder)]) == 0
     out = capsys.readouterr().out
-    assert "verified (mode fast)\n  ok  mean KL divergence: 0.28\n  NO  x: 1" in out
+    assert "verified (mode fast)\n  ok  mean KL divergence: 0.28\n  NO  x: 1\n  --  y: not run: no room" in out
+
+
+def test_which_engines_it_is_for(product: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(shutil.copytree(product, tmp_path / "copy"))
+    engines = {"3.4.0": {"verdict": "does not load", "failure": "SIGSEGV"}}
+    engines |= {"3.6.1": {"verdict": "right", "kld_mean": 0.28}}
+    told = {"engine": {"oldest": "3.6.0", "built_with": ["MNN_BUILD_LLM", "MNN_METAL"]}, "engines": engines}
+    (folder / "manifest.json").write_text(json.dumps(told))
+    assert main([str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "for engines from 3.6.0 on, built with MNN_BUILD_LLM, MNN_METAL\n" in out
+    assert "  3.4.0: does not load, SIGSEGV\n  3.6.1: right, KL 0.2800\n" in out
 
 
 @pytest.mark.parametrize(
