@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import zip_longest
 from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.tokenizer.engine import EngineTokenizer
 from pipeline.tokenizer.facts import Facts, read_facts
+from pipeline.tokenizer.stored import stored_checkpoint
 
 SHOWN_SPECIALS = 12
 COLUMN = 28
 
 
 def describe(product: Path) -> list[str]:
-    """Lines for `inspect`: kind, vocabulary, special tokens, stop ids with their sources, template and rewrites."""
+    """Lines for `inspect`: kind, vocabulary, special tokens, stop ids with their sources, limits, template, rewrites."""
     facts = read_facts(product)
     alphabet = "byte-level " if facts.byte_level else ""
     lines = [
@@ -24,11 +26,12 @@ def describe(product: Path) -> list[str]:
         f"specials    {_specials(facts)}",
         f"stops at    {_stops(facts)}",
         f"begins with {' '.join(map(str, facts.prefix)) or 'nothing of its own'}",
-        f"template    {_template(facts)}",
     ]
+    lines += [f"limit       {line}" for line in facts.limits]
+    lines.append(f"template    {_template(facts)}")
     lines += [f"  rewritten: {line}" for line in facts.rewrites]
     lines += [f"  fallback: {line}" for line in facts.fallbacks]
-    return lines + [f"  limit: {line}" for line in facts.limits]
+    return lines + [f"  | {line}" for line in facts.chat_template.splitlines()]
 
 
 def side_by_side(product: Path, text: str, checkpoint: Path | None = None) -> list[str]:
@@ -55,20 +58,24 @@ def side_by_side(product: Path, text: str, checkpoint: Path | None = None) -> li
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`python -m pipeline tokens PRODUCT TEXT [--checkpoint FOLDER]`."""
+    """`python -m pipeline tokens PRODUCT TEXT [--checkpoint FOLDER] [--store FOLDER]`."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline tokens", description="A text's tokens, engine and Hugging Face."
     )
     parser.add_argument("product", type=Path, help="the product's folder")
     parser.add_argument("text")
-    parser.add_argument("--checkpoint", type=Path, help="the model's Hugging Face folder, to compare with")
+    parser.add_argument("--checkpoint", type=Path, help="the model's Hugging Face folder, if the store has it no more")
+    parser.add_argument("--store", type=Path, help="the store, if it is not .cache beside the product")
     asked = parser.parse_args(list(arguments))
-    for folder in (asked.product, asked.checkpoint):
+    for folder in (asked.product, asked.checkpoint, asked.store):
         if folder is not None and not folder.is_dir():
             raise UserError(f"{folder} is not a folder", "give the path of a product under artifacts/")
-    print("\n".join(side_by_side(asked.product, asked.text, asked.checkpoint)))
-    if asked.checkpoint is None:
-        print("(--checkpoint FOLDER shows Hugging Face's tokens beside these)")
+    with nullcontext(asked.checkpoint) if asked.checkpoint else stored_checkpoint(asked.product, asked.store) as found:
+        if found is not None:
+            print(f"  {'engine':<{COLUMN}} Hugging Face")
+        print("\n".join(side_by_side(asked.product, asked.text, found)))
+        if found is None:
+            print("(the store has this product's checkpoint no more: --checkpoint FOLDER shows Hugging Face's tokens)")
     return 0
 
 

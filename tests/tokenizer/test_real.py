@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline.tokenizer.build import write
 from pipeline.tokenizer.folder import TokenizerFolder
@@ -16,6 +18,7 @@ from .conftest import Fetch
 
 TEXTS = 20_000
 REAL = ("qwen3", "llama2", "llama3_1", "gemma3", "deepseek_v3", "gpt4o")
+TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
 MORE = ("gptoss", "gpt35turbo", "claude", "gemini", "llama3")
 
 
@@ -24,6 +27,25 @@ def test_smollm2_is_equal(smollm2: Path, tmp_path: Path) -> None:
     parity = check_parity(tmp_path, smollm2, TEXTS)
     assert parity.equal, parity.examples
     assert parity.texts == TEXTS and parity.conversations >= 40 and parity.refused == 0
+
+
+EDGES = tuple("\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U0010ffff\U000e01ef\ufffd")
+
+
+def test_the_edges_of_utf_8_and_any_text_are_equal(smollm2: Path, tmp_path: Path) -> None:
+    """First and last characters of each length; then what hypothesis finds."""
+    write(TokenizerFolder.open(smollm2), tmp_path)
+    edges = [one + between + other for one in EDGES for other in EDGES for between in ("", " ", "a")]
+    parity = check_parity(tmp_path, smollm2, texts=[*EDGES, *edges, "\u0301" * 50, "\xc3\x28"], conversations=())
+    assert parity.equal, parity.examples
+
+    @settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.lists(TEXT, min_size=500, max_size=500))
+    def check(texts: list[str]) -> None:
+        found = check_parity(tmp_path, smollm2, texts=texts, conversations=())
+        assert found.equal, found.examples
+
+    check()
 
 
 @pytest.mark.parametrize("name", REAL)
