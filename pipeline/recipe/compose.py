@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.recipe import naming, paths, typed, validate
+from pipeline.recipe.budget import apply_budget
 from pipeline.recipe.conf import GROUPS, SHIPPED, Stamp, conf_dirs, stamp, yaml_files
 from pipeline.recipe.overrides import is_text, prepare, quote, split
 from pipeline.recipe.schema import Recipe
@@ -81,6 +82,7 @@ def _finish(loader: _Loader, job: list[str], cwd: Path) -> Composed:
         recipe.model.hub = "local"  # a path that is given is what the person means, whatever the model's YAML says
     paths.make_absolute(recipe, cwd)
     validate.apply_target(recipe, explicit)
+    apply_budget(recipe, explicit)
     validate.validate(recipe)
     shown = tuple(text.removeprefix("++") for text in job)
     return Composed(typed.plain(recipe), shown, choices, tuple(validate.notes(recipe)))

@@ -17,6 +17,7 @@ from pipeline.checkpoint.sentence import POOLINGS
 from pipeline.errors import UserError
 from pipeline.graph.support import ENCODERS, check_model_type, check_softcap
 from pipeline.graph.towers import families
+from pipeline.recipe.experts import refuse_uncalibrated
 from pipeline.recipe.schema import Audio, Quant, Recipe, Rule, Visual
 from pipeline.runtime.check import modernised, refuse
 from pipeline.runtime.key import version
@@ -147,6 +148,7 @@ def _check_quant(recipe: Recipe) -> None:
         value = getattr(quant, key)
         if value is not None and value <= 0:
             raise UserError(f"quant.{key} must be above 0, not {value}")
+    refuse_uncalibrated(quant, recipe.model.family, {})
     if quant.calibration.sequences < 1 or quant.calibration.length < 1:
         raise UserError("quant.calibration needs at least one sequence of one token")
 
@@ -265,6 +267,7 @@ def validate_against_model(recipe: Recipe, config: Mapping[str, Any]) -> None:
     text = text_config(config)
     check_model_type(str(text.get("model_type", "")))
     check_softcap(str(text.get("model_type", "")), text, recipe.graph.allow_approximate)
+    refuse_uncalibrated(quant, str(text.get("model_type", "")), text)
     sizes = input_sizes(text)
     width = {name: size for name, size in sizes.items() if name == "hidden_size"}
     if quant.bits < 16 and not any(rule.block is not None or rule.bits == 16 or rule.keep for rule in quant.rules):
