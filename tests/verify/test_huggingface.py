@@ -106,6 +106,48 @@ def test_adapter_is_merged_as_peft_applies_it(folder: Path, adapter: Path, weigh
     assert delta.abs().max() > 1e-3
 
 
+def test_several_adapters_are_merged_in_order_with_their_weights(folder: Path, tmp_path: Path) -> None:
+    """The layout of a recipe's `adapter.path=A+B@0.3`, against PEFT's own differences of single layers."""
+    for name, seed, options in (("0", 1, {}), ("1@0.3", 2, {"r": 9, "use_rslora": True}), ("10", 3, {})):
+        torch.manual_seed(seed)
+        config = peft.LoraConfig(**{"r": 4, "target_modules": ["q_proj"], "init_lora_weights": False, **options})
+        peft.get_peft_model(huggingface.load_model(folder, MODEL), config).save_pretrained(tmp_path / name)
+    assert [path.name for path, _ in huggingface.adapter_folders(tmp_path)] == ["0", "1@0.3", "10"]
+    merged = huggingface.load_model(folder, MODEL, tmp_path, 0.5)
+    base = huggingface.load_model(folder, MODEL)
+    expected = base.model.layers[0].self_attn.q_proj.weight.detach().clone()
+    for name, weight in (("0", 0.5), ("1@0.3", 0.15), ("10", 0.5)):
+        lora = peft.PeftModel.from_pretrained(huggingface.load_model(folder, MODEL), str(tmp_path / name))
+        expected += weight * lora.base_model.model.model.layers[0].self_attn.q_proj.get_delta_weight("default").detach()
+    torch.testing.assert_close(merged.model.layers[0].self_attn.q_proj.weight, expected, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_a_tied_model_computes_what_the_adapted_one_does(tmp_path: Path, target: str) -> None:
+    """PEFT merges into the shared tensor and so changes both ends."""
+    source = write_model(tmp_path / "model", tie_word_embeddings=True)
+    torch.manual_seed(4)
+    adapted = peft.get_peft_model(
+        huggingface.load_model(source, MODEL),
+        peft.LoraConfig(r=4, target_modules=["q_proj", target], init_lora_weights=False),
+    )
+    adapted.save_pretrained(tmp_path / "adapter")
+    with torch.no_grad():
+        expected = adapted.eval()(torch.tensor([PROMPT])).logits[0].numpy()
+    merged = huggingface.load_model(source, MODEL, tmp_path / "adapter")
+    np.testing.assert_allclose(huggingface.sequence_logits(merged, PROMPT), expected, atol=1e-4)
+    plain = huggingface.sequence_logits(huggingface.load_model(source, MODEL), PROMPT)
+    assert np.abs(plain - expected).max() > 0.05
+
+
+def test_an_adapter_is_lent_to_a_model_and_taken_back(model: Any, adapter: Path) -> None:
+    before = huggingface.sequence_logits(model, PROMPT)
+    with huggingface.adapted(model, adapter, 0.5) as lent:
+        during = huggingface.sequence_logits(lent, PROMPT)
+    assert np.abs(during - before).max() > 0.01
+    np.testing.assert_array_equal(huggingface.sequence_logits(model, PROMPT), before)
+
+
 def test_a_folder_that_transformers_cannot_load_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "no-such-architecture"}')
     with pytest.raises(StageFailed, match="Hugging Face cannot load the reference") as failure:
