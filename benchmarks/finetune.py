@@ -1,6 +1,6 @@
 """A copy of a model that a short fine-tuning moved off any lattice, as a Hugging Face folder.
 
-    python benchmarks/finetune.py smollm2-135m /tmp/moved [--steps 40]
+    python benchmarks/finetune.py smollm2-135m /tmp/moved [--steps 24]
 
 Real weights that come in a GGUF lie on a grid of 4 bits in blocks of 32, and an algorithm that finds that grid again
 looks better than it is. AdamW on prose of the standard library's documentation strings (text that neither calibration
@@ -27,9 +27,9 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.divergence import model_folder  # noqa: E402
 
 LENGTH = 256
-SEQUENCES = 2
+SEQUENCES = 1
 """Per step."""
-WARM_UP = 10
+WARM_UP = 6
 """Steps until the full rate: Adam's first ones are as long as its rate, whatever the gradient."""
 
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--rate", type=float, default=1e-3)
     options = parser.parse_args(list(arguments))
 

@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
     store = options.store.resolve()
     runtime = {"memory": "low", "dynamic_option": options.dynamic}
     cases = list(_cases(options.quants, options.blocks, options.lm_block))
-    products = {case.label: _build(options.model, case, options.overrides, store) for case in cases}
+    products = {case.label: build(options.model, case, options.overrides, store) for case in cases}
     ids = divergence.evaluation_ids(next(iter(products.values())), options.sequences, options.length)
     _refuse_calibration(list(products.values()), ids, store)
     reference = divergence.reference_logits(folder, options.model, options.overrides, ids)
@@ -104,7 +105,7 @@ def _cases(quants: Sequence[str], blocks: Sequence[int], lm_block: int) -> Itera
                 yield Case(quant, (f"quant.block={block}", f"quant.lm_block={lm_block}"))
 
 
-def _build(model: str, case: Case, overrides: Sequence[str], store: Path) -> Path:
+def build(model: str, case: Case, overrides: Sequence[str], store: Path) -> Path:
     """The product's folder."""
     name = re.sub(r"[^\w.-]+", "-", f"benchmark-{model}-{case.label}")
     own = [f"model={model}", f"quant={case.quant}", *case.overrides, f"name={name}", "verify=off", f"cache.dir={store}"]
@@ -142,21 +143,28 @@ def _line(row: dict[str, Any]) -> str:
 
 def plot(path: Path, title: str, rows: Sequence[dict[str, Any]]) -> None:
     """Divergence (logarithmic) over bits per weight, one labelled point a recipe; the same rows give the same bytes."""
+    with axes(path, title) as drawn:
+        drawn.margins(x=0.12)
+        for row in rows:
+            place = row["bpw"], row["KLD"]
+            drawn.plot(*place, "o", color="tab:blue")
+            drawn.annotate(row["recipe"], place, xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
+
+
+@contextmanager
+def axes(path: Path, title: str) -> Iterator[Any]:
+    """Axes of divergence over bits per weight, written to `path` (SVG) at the end without a date or random ids."""
     import matplotlib
 
     matplotlib.use("Agg")
     matplotlib.rcParams.update({"svg.hashsalt": "quality", "svg.fonttype": "none"})
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    axes.set(yscale="log", xlabel="bits per weight, output head included", ylabel="KL divergence, nats a token")
-    axes.set_title(title)
-    axes.grid(True, which="both", alpha=0.25)
-    axes.margins(x=0.12)
-    for row in rows:
-        axes.plot(row["bpw"], row["KLD"], "o", color="tab:blue")
-        axes.annotate(row["recipe"], (row["bpw"], row["KLD"]), xytext=(6, 0), textcoords="offset points",
-                      va="center", fontsize=8)
+    figure, drawn = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    drawn.set(yscale="log", xlabel="bits per weight, output head included", ylabel="KL divergence, nats a token")
+    drawn.set_title(title)
+    drawn.grid(True, which="both", alpha=0.25)
+    yield drawn
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
 

@@ -148,6 +148,9 @@ def _check_quant(recipe: Recipe) -> None:
         value = getattr(quant, key)
         if value is not None and value <= 0:
             raise UserError(f"quant.{key} must be above 0, not {value}")
+    if quant.symmetric and "hqq" in {quant.algorithm, *(rule.algorithm for rule in quant.rules)}:
+        step = "use quant=int4-mse quant.symmetric=true"
+        raise UserError("hqq tunes zero points, and symmetric weights have none", step)
     refuse_uncalibrated(quant, recipe.model.family, {})
     if quant.calibration.sequences < 1 or quant.calibration.length < 1:
         raise UserError("quant.calibration needs at least one sequence of one token")

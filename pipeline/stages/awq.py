@@ -19,6 +19,7 @@ STAGE = Stage(
         Input("adapter"),
         Input("checkpoint"),
         Input("graph", ("layout.json", "skeleton.json")),
+        Input("selftext"),
         Input("sensitivity", ("sensitivity.json",)),
     ),
     config=(*MODEL_CONFIG, *PRECISION_CONFIG, "quant.calibration"),

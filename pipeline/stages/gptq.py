@@ -18,6 +18,7 @@ STAGE = Stage(
         Input("adapter"),
         Input("checkpoint"),
         Input("graph", ("layout.json",)),
+        Input("selftext"),
         Input("sensitivity", ("sensitivity.json",)),
     ),
     config=(*MODEL_CONFIG, *PRECISION_CONFIG, "quant.calibration", "quant.act_order"),

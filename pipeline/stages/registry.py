@@ -11,6 +11,7 @@ ORDER = (
     "graph",
     "visual_graph",
     "audio_graph",
+    "selftext",
     "statistics",
     "sensitivity",
     "gptq",

@@ -16,7 +16,13 @@ from pipeline.calibrate.applies import MODEL_CONFIG, is_automatic, stream_memory
 STAGE = Stage(
     name="sensitivity",
     module=__name__,
-    inputs=(Input("source"), Input("adapter"), Input("checkpoint"), Input("graph", ("layout.json",))),
+    inputs=(
+        Input("source"),
+        Input("adapter"),
+        Input("checkpoint"),
+        Input("graph", ("layout.json",)),
+        Input("selftext"),
+    ),
     config=(*MODEL_CONFIG, "quant.calibration", "quant.symmetric", "quant.scale_bits", "target.fast_bits"),
     tools=("torch", "transformers", "tokenizers", "numpy", "numba"),
     warm=("torch", "transformers"),

@@ -12,7 +12,13 @@ from pipeline.calibrate.applies import MODEL_CONFIG, stream_memory, uses
 STAGE = Stage(
     name="statistics",
     module=__name__,
-    inputs=(Input("source"), Input("adapter"), Input("checkpoint"), Input("graph", ("layout.json",))),
+    inputs=(
+        Input("source"),
+        Input("adapter"),
+        Input("checkpoint"),
+        Input("graph", ("layout.json",)),
+        Input("selftext"),
+    ),
     config=(*MODEL_CONFIG, "quant.calibration"),
     tools=("torch", "transformers", "tokenizers", "numpy"),
     warm=("torch", "transformers"),

@@ -59,12 +59,35 @@ def test_a_file_and_conversations(tmp_path: Path) -> None:
         ("short.txt", "x" * 120, r"has 120 tokens, .* asks for 3 × 50 → set quant.calibration.sequences=2"),
         ("empty.txt", "", r"has 0 tokens.* → give a longer text"),
         ("bad.jsonl", '{"messages": 3}', r"bad\.jsonl, line 1, is no conversation"),
+        ("bad.json", "[1, 2]", r"bad\.json is no list of texts"),
+        ("bad.json", "[", r"bad\.json is no JSON: "),
     ],
 )
 def test_unusable_texts_are_refused(name: str, content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         sequences(Words(), settings(text=str(tmp_path / name)))
+
+
+def test_a_list_and_lines_of_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(["a" * 30, "b" * 20]))
+    assert sequences(Words(), settings(text=str(tmp_path / "a.json"), sequences=1)) == [[97] * 30 + [98] * 20]
+    (tmp_path / "a.jsonl").write_text('{"text": "ccc"}\n{"text": "dd"}\n')
+    assert sequences(Words(), settings(text=str(tmp_path / "a.jsonl"), sequences=1, length=5)) == [[99] * 3 + [100] * 2]
+
+
+def test_a_file_that_is_no_text_and_a_template_that_refuses(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"abc\xff")
+    with pytest.raises(UserError, match=r"a\.txt is no text: byte 3 is not UTF-8"):
+        sequences(Words(), settings(text=str(tmp_path / "a.txt")))
+
+    class Strict(Words):
+        def apply_chat_template(self, chat: list[dict[str, str]], tokenize: bool) -> str:
+            raise ValueError("roles must alternate")
+
+    (tmp_path / "a.jsonl").write_text('[{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]')
+    with pytest.raises(UserError, match="refuses a conversation of user, user: roles must alternate"):
+        sequences(Strict(), settings(text=str(tmp_path / "a.jsonl")))
 
 
 def test_missing_file_and_missing_template(tmp_path: Path) -> None:

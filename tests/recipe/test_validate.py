@@ -58,6 +58,10 @@ def test_hexagon_runs_symmetric_four_bits() -> None:
         (["quant.block=40"], "quant.block=40 must be 0"),
         (["quant.lm_block=12"], "quant.lm_block=12 must be 0"),
         (
+            ["quant=int4-hqq", "quant.symmetric=true"],
+            "hqq tunes zero points, and symmetric weights have none → use quant=int4-mse quant.symmetric=true",
+        ),
+        (
             ["quant=int4-awq", "adapter=split", "adapter.path=/a"],
             "awq scales what linears read, and a split adapter's would stay as they are → use adapter=merge",
         ),

@@ -12,13 +12,14 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.stages import checkpoint, gptq, graph, sensitivity, statistics, weights
+from pipeline.stages import checkpoint, gptq, graph, selftext, sensitivity, statistics, weights
 from pipeline.weights.calibrated import load_importance, load_solutions
 from tests.stages.test_weights import Recorder
 from tests.weights.helpers import dequantised
 
 CONFIG: dict[str, Any] = {
-    "model": {"trust_remote_code": False, "name": "tiny", "gptq_path": "", "allow_pickle": False},
+    "model": {"trust_remote_code": False, "name": "tiny", "gptq_path": "", "allow_pickle": False,
+              "task": "text", "pooling": ""},
     "adapter": {"mode": "none", "weight": 1.0, "path": ""},
     "graph": {"allow_approximate": False},
     "target": {"fast_bits": [4, 8, 16], "graph": {"fuse_c4": True}, "mnnconvert": ""},
@@ -43,7 +44,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     vocabulary = {chr(33 + number): number for number in range(160)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="!"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="!").save_pretrained(folders["source"])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="!", eos_token="~")
+    turns = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    fast.chat_template = turns + "{% if add_generation_prompt %}<a>{% endif %}"
+    fast.save_pretrained(folders["source"])
     for stage in (checkpoint, graph, statistics, sensitivity, gptq):
         stage.run(CONFIG, folders, folders[stage.STAGE.name], Recorder())
     return folders
@@ -97,3 +101,58 @@ def test_a_budget_is_kept_and_spent(folders: dict[str, Path], tmp_path: Path) ->
     used = 8 * sum(sum(entry["external"][1:3]) - entry["header_bytes"] for entry in linears.values()) / count
     assert 6.5 < used <= 7
     assert {entry["bits"] for entry in linears.values()} == {4, 8}
+
+
+def calibrated(folders: dict[str, Path], out: Path, text: str) -> tuple[dict[str, np.ndarray], str]:
+    """Importances and the stage's note, calibrated on `text`."""
+    changed = {**CONFIG["quant"], "calibration": {"text": text, "sequences": 2, "length": 24, "seed": 3}}
+    config, log = {**CONFIG, "quant": changed}, Recorder()
+    inputs = dict(folders)
+    out.mkdir()
+    if text == "self":
+        inputs["selftext"] = out.with_name(f"{out.name}-self")
+        inputs["selftext"].mkdir()
+        selftext.run(config, inputs, inputs["selftext"], log)
+    statistics.run(config, inputs, out, log)
+    return load_importance(out), log.notes[-1]
+
+
+def test_every_kind_of_text_reaches_the_statistics(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The same words as text and as a list give the same figures; a conversation gets the model's own template."""
+    words = "what a quantiser looks at " * 8
+    chat = {"messages": [{"role": "user", "content": words}]}
+    files = {"a.txt": words, "a.json": json.dumps([words]), "a.jsonl": json.dumps(chat),
+             "b.txt": f"<user>{words}", "c.jsonl": json.dumps({"text": words})}
+    found = {}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+        found[name], note = calibrated(folders, tmp_path / f"out-{name}", str(tmp_path / name))
+        assert f"2 × 24 tokens of {tmp_path / name}" in note
+    query = {name: one["model.layers.0.self_attn.q_proj"] for name, one in found.items()}
+    assert np.array_equal(query["a.txt"], query["a.json"]) and np.array_equal(query["a.txt"], query["c.jsonl"])
+    assert np.array_equal(query["a.jsonl"], query["b.txt"]) and not np.array_equal(query["a.jsonl"], query["a.txt"])
+
+
+def test_text_that_the_model_writes_itself(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Seeded, so twice the same; it begins with a question in the template, and goes on with what the model draws."""
+    first, note = calibrated(folders, tmp_path / "first", "self")
+    second, again = calibrated(folders, tmp_path / "second", "self")
+    assert note == again and "2 × 24 tokens of self" in note
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    written = json.loads((tmp_path / "first-self" / "selftext.json").read_text())
+    assert [len(run) for run in written] == [24, 24] and written[0] != written[1]
+    assert "".join(chr(33 + token) for token in written[0]).startswith("<user>")
+
+
+def test_sampled_tokens_follow_the_model(folders: dict[str, Path]) -> None:
+    """Without a template: every later token is likely under the model itself; far likelier than a uniform draw."""
+    from pipeline.calibrate.selftext import write
+
+    model = LlamaForCausalLM.from_pretrained(folders["source"], dtype=torch.float32).eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(60)  # a random model is nearly uniform
+    runs = write(model, object(), [], 6, 40, 1, lambda done, total, what: None)
+    with torch.no_grad():
+        chances = torch.log_softmax(model(torch.tensor(runs)).logits[:, :-1], -1)
+    picked = chances.gather(2, torch.tensor(runs)[:, 1:, None])
+    assert float(picked.mean()) > -0.7 * float(np.log(160))
