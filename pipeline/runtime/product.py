@@ -41,7 +41,7 @@ def check_product(folder: Path, engine: str = NEWEST) -> list[str]:
     problems = [f"config.json: {line}" for line in check(_read_by_engines(config), engine)]
     problems += [f"llm_config.json: {line}" for line in check(_read_by_engines(model), engine)]
     merged = {**config, **model}
-    return problems + _base_dir(merged) + ([] if problems else _missing(folder, merged))
+    return problems + outside_folder(merged) + ([] if problems else _missing(folder, merged))
 
 
 def ignored(folder: Path) -> list[str]:
@@ -61,8 +61,8 @@ def refuse_product(folder: Path, engine: str = NEWEST) -> None:
         raise UserError(f"{folder}: {problems[0]}", "mend the file, or export the product again")
 
 
-def _base_dir(merged: Mapping[str, Any]) -> list[str]:
-    """base_dir moves every file; a product is one folder, so it may only be that folder."""
+def outside_folder(merged: Mapping[str, Any]) -> list[str]:
+    """base_dir moves every file; a product is one folder, so it may only be that folder. [] if it is."""
     base = merged.get("base_dir", "")
     return [] if base in ("", "./") else [f"base_dir: {base!r} leaves the product's folder"]
 
@@ -149,7 +149,7 @@ def edit_product(folder: Path, values: Mapping[str, Any]) -> None:
         if value is not None:
             home[name] = value
     merged = {**config, **model}
-    problems = [*check(_read_by_engines(merged)), *_base_dir(merged), *_missing(folder, merged)]
+    problems = [*check(_read_by_engines(merged)), *outside_folder(merged), *_missing(folder, merged)]
     if problems:
         raise UserError(f"{folder} would not be valid: {problems[0]}")
     _replace(folder / "config.json", config)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.use.settings import overrides, positive
+from pipeline.use.settings import check_keys, overrides, positive
 
 _STORE = Path("artifacts") / ".cache"
 
@@ -126,6 +126,7 @@ def _link(files: Mapping[str, Any], folder: Path) -> Path:
 def _against(options: argparse.Namespace, prompt: list[int], ids: list[int]) -> tuple[Comparison, str]:
     from pipeline.mnn.runner import Engine
 
+    check_keys(options.against)
     with Engine(options.against, overrides(options.assignments)) as engine:
         found = engine.generate(prompt, options.max_new_tokens)
         kept = found[:-1] if found[-1] in engine.product.stop_ids else found

@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.mnn.runner import Engine
 from pipeline.use.bench_report import plot, table
-from pipeline.use.settings import overrides, positive
+from pipeline.use.settings import check_keys, overrides, positive
 
 # Ids that no vocabulary lacks; which ones does not matter for the speed.
 _LOWEST, _STEP = 3, 7
@@ -85,6 +85,8 @@ def measure(engine: Engine, case: Case, figures: Figures) -> None:
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of results: for every thread count all products are loaded, and repeats alternate between them."""
     rows: list[dict[str, Any]] = []
+    for product in options.products:
+        check_keys(product)
     for threads in options.threads:
         with ExitStack() as stack:
             keys = {**overrides(options.assignments), "thread_num": threads}

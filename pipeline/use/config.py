@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.mnn.runner.product import open_product
 from pipeline.runtime.keys import KEYS
-from pipeline.runtime.product import check_product, edit_product, ignored, parse_assignment
+from pipeline.runtime.product import check_product, edit_product, ignored, parse_assignment, read_product
 
 
 def main(arguments: Sequence[str]) -> int:
     """Without assignments: every key that the product sets, with its meaning; exit code 1 if one of them is wrong."""
     options = _parse(arguments)
-    folder = open_product(options.product).folder
+    folder = options.product if options.product.is_dir() else options.product.parent
     changes = [_assignment(text) for text in options.assignments]
     if changes:
         edit_product(folder, dict(changes))
     problems = check_product(folder)
-    values = open_product(options.product).config
+    config, model = read_product(folder)
+    values = {**config, **model}
     if options.json:
         print(json.dumps(values, indent=1, ensure_ascii=False))
     else:

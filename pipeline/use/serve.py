@@ -12,7 +12,14 @@ from pipeline.errors import UserError
 from pipeline.mnn.runner import Engine
 from pipeline.mnn.runner.product import open_product
 from pipeline.use.sampler import Sampling
-from pipeline.use.settings import add_product_options, open_engine, overrides, positive, sampling_of
+from pipeline.use.settings import (
+    add_product_options,
+    check_keys,
+    open_engine,
+    overrides,
+    positive,
+    sampling_of,
+)
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN_VARIABLE = "PIPELINE_SERVE_TOKEN"
@@ -29,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
             f"--host {options.host} can be reached by others, and no token is set",
             f"set {TOKEN_VARIABLE}, or use 127.0.0.1",
         )
+    check_keys(options.product)
     import uvicorn
 
     server = uvicorn.Server(
@@ -54,7 +62,8 @@ def application(options: argparse.Namespace, token: str) -> Any:
     keys = overrides(options.assignments)
     product = open_product(options.product)
     name, hosts = options.name or product.folder.name, [*_LOOPBACK[:2], "[::1]", options.host]
-    limits = Limits(body=options.max_body, tokens=options.max_new_tokens, token=token)
+    usual = 1 << (23 if product.config.get("is_audio") else 20)  # 30 seconds of sound at 48 kHz are 4 MB in base64
+    limits = Limits(body=options.max_body or usual, tokens=options.max_new_tokens, token=token)
     if product.manifest.get("model", {}).get("task") == "embedding":
         from pipeline.use.server import embeddings
 
@@ -76,6 +85,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--workers", type=positive, default=1, help="engines, each a process with the whole model")
     parser.add_argument("--queue", type=int, default=64, help="requests that may wait; beyond it they get a 429")
     parser.add_argument("--max-new-tokens", type=positive, default=4096, help="longest answer that may be asked for")
-    parser.add_argument("--max-body", type=positive, default=1 << 20, help="bytes of a request")
+    parser.add_argument("--max-body", type=positive, help="bytes of a request (default: 1 MB; 8 MB with sound)")
     parser.add_argument("--grace", type=int, default=10, help="seconds that answers may still take after a stop")
     return parser.parse_args(list(arguments))

@@ -35,6 +35,7 @@ def add_product_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
                         help="a key of config.json for this session (docs/runtime.md)")  # fmt: skip
     parser.add_argument("--adapter", default="", metavar="FILE", help="a split LoRA beside the model, e.g. lora.mnn")
+    parser.add_argument("--allow-net", action="store_true", help="let <img>http…</img> fetch a picture")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for one call of the engine")
 
 

@@ -90,3 +90,11 @@ def test_an_unknown_key_is_wrong_until_it_is_taken_out(copy: Path, capsys: Captu
 def test_json(product: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(product), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["hidden_size"] == 64
+
+
+def test_a_base_dir_elsewhere_is_wrong_and_can_be_mended(copy: Path, capsys: Capture) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"base_dir": "/etc/"}))
+    assert main([str(copy)]) == 1
+    assert "base_dir: '/etc/' leaves the product's folder" in capsys.readouterr().err
+    assert main([str(copy / "config.json"), "base_dir="]) == 0

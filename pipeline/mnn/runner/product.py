@@ -12,6 +12,9 @@ from typing import Any
 
 from pipeline.errors import StageFailed, UserError
 from pipeline.mnn import flatbuffer, schema
+from pipeline.runtime.check import check
+from pipeline.runtime.keys import KEYS
+from pipeline.runtime.product import outside_folder
 
 Json = dict[str, Any]
 # The largest line 3 of a tokenizer file that is read for its stop ids.
@@ -58,7 +61,9 @@ def open_product(path: Path | str) -> Product:
     config_file = _config_file(Path(path))
     folder = config_file.parent
     config = _read_config(config_file)
+    _refuse_paths(folder, config)
     config |= _read_json(folder / str(config.get("llm_config", "llm_config.json")))
+    _refuse_paths(folder, config)
     product = Product(folder, config_file, config, 0, ())
     model = _existing(product, "llm_model", "llm.mnn")
     tokenizer = _existing(product, "tokenizer_file", "tokenizer.txt")
@@ -72,6 +77,13 @@ def open_product(path: Path | str) -> Product:
         stop_ids=read_stop_ids(tokenizer),
         manifest=_read_json(manifest) if manifest.is_file() else {},
     )
+
+
+def _refuse_paths(folder: Path, config: Json) -> None:
+    """A product may come from anywhere: none of its files may lie outside its folder. Raises UserError."""
+    paths = {name: value for name, value in config.items() if name in KEYS and KEYS[name].path}
+    for line in (*check(paths), *outside_folder(config)):
+        raise UserError(f"{folder}: {line}", "mend config.json, or export the product again")
 
 
 def check_weights(model: Path, weight: Path) -> None:

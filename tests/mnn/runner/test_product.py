@@ -147,3 +147,18 @@ def test_a_model_without_a_config(copy: Path) -> None:
     (copy / "config.json").unlink()
     opened = open_product(copy / "llm.mnn")
     assert (opened.vocab_size, opened.file("llm_weight", "").name) == (300, "llm.mnn.weight")
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"tokenizer_file": "/etc/passwd"}),
+        ("config.json", {"llm_config": "../llm_config.json"}),
+        ("llm_config.json", {"llm_weight": "../x"}),
+        ("llm_config.json", {"base_dir": "/etc/"}),
+    ],
+)
+def test_a_file_outside_the_folder_is_not_even_opened(copy: Path, file: str, changes: dict[str, str]) -> None:
+    _edit(copy / file, **changes)
+    with pytest.raises(UserError, match="leaves the product's folder"):
+        open_product(copy)
