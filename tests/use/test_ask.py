@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -36,7 +38,7 @@ def _ids(folder: Path, model: Qwen3ForCausalLM) -> tuple[list[int], str]:
     messages = [{"role": "user", "content": "Hi"}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
-    new = model.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False)[0, len(prompt) :].tolist()
+    new = model.generate(input_ids=torch.tensor([prompt]), max_new_tokens=6, do_sample=False)[0, len(prompt) :].tolist()
     return new, tokenizer.decode(new, skip_special_tokens=True)
 
 
@@ -50,6 +52,21 @@ def test_it_answers(
 ) -> None:
     assert main(["ask", str(folder), "Hi", store, "--max-new-tokens", "6"]) == 0
     assert capsys.readouterr().out == _ids(folder, model)[1] + "\n"
+
+
+def test_an_adapter_is_part_of_the_model(
+    folder: Path, model: Qwen3ForCausalLM, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A LoRA with large random values: PEFT's own answer, which is not the base's."""
+    torch.manual_seed(3)
+    config = peft.LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(copy.deepcopy(model), config)
+    adapted.save_pretrained(tmp_path / "lora")
+    overrides = ["adapter=merge", f"adapter.path={tmp_path / 'lora'}", store]
+    assert main(["ask", str(folder), "Hi", *overrides, "--max-new-tokens", "6"]) == 0
+    told = capsys.readouterr().out
+    assert told == _ids(folder, adapted)[1] + "\n"
+    assert told != _ids(folder, model)[1] + "\n"
 
 
 def test_another_model_parts_from_it(

@@ -193,6 +193,47 @@ def test_the_queue_has_a_bound_and_a_client_that_leaves_frees_its_engine(product
         assert reply.usage.completion_tokens == 1
 
 
+def test_a_client_that_hangs_up_before_the_answer_frees_its_engine(product: Path) -> None:
+    """Without a stream the server has to notice by itself; an answer of 400 tokens would hold the only place."""
+    body = json.dumps({"model": "tiny", "messages": MESSAGES, **LONG}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n" \
+           f"Content-Length: {len(body)}\r\n\r\n"  # fmt: skip
+    slow = ["--set", "thread_num=1", "--queue", "0"]
+    with serving(product, *slow) as (url, process):
+        child = psutil.Process(process.pid).children()[0]
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+            connection.sendall(head.encode() + body)
+            time.sleep(0.15)
+        gone = time.monotonic()
+        answer = {"model": "tiny", "messages": MESSAGES, "max_tokens": 1}
+        while _post(f"{url}/v1/chat/completions", json.dumps(answer).encode())[0] != 200:
+            assert time.monotonic() - gone < 20
+            time.sleep(0.02)
+        assert child.is_running()
+
+
+def test_a_stop_lets_the_answer_end(product: Path) -> None:
+    """SIGTERM while an answer is streamed: it comes to its end, and the process leaves by itself."""
+    with serving(product) as (url, process):
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
+        stream = iter(client.chat.completions.create(model="tiny", messages=MESSAGES, stream=True, **LONG))
+        next(stream)
+        process.terminate()
+        chunks = list(stream)
+        assert chunks[-1].choices[0].finish_reason == "length"
+        assert process.wait(20) in (0, -signal.SIGTERM)
+        with pytest.raises(openai.APIConnectionError):
+            client.models.list()
+
+
+def test_no_answer_is_longer_than_the_servers_limit(product: Path) -> None:
+    with serving(product, "--max-new-tokens", "5") as (url, _):
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
+        reply = client.chat.completions.create(model="tiny", messages=MESSAGES, **LONG)
+        assert reply.usage is not None
+        assert (reply.usage.completion_tokens, reply.choices[0].finish_reason) == (5, "length")
+
+
 def test_a_crashed_engine_is_one_error_and_is_replaced(product: Path) -> None:
     with serving(product) as (url, process):
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
