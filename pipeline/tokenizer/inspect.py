@@ -18,7 +18,7 @@ COLUMN = 28
 
 
 def describe(product: Path) -> list[str]:
-    """Lines for `inspect`: kind, vocabulary, special tokens, stop ids with their sources, limits, template, rewrites."""
+    """Lines for `inspect`: kind, vocabulary, special tokens, stop ids and their sources, limits, template, rewrites."""
     facts = read_facts(product)
     alphabet = "byte-level " if facts.byte_level else ""
     lines = [

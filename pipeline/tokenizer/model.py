@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
@@ -17,7 +16,6 @@ from pipeline.tokenizer.vocabulary import pieces_by_id, sorted_entries
 BPE, WORD_PIECE, UNIGRAM = 0, 1, 2
 UNKNOWN_PENALTY = 10.0
 LOWEST = -1e4
-_LENGTH, _ID, _SCORED = struct.Struct("<H").pack, struct.Struct("<I").pack, struct.Struct("<Id").pack
 
 
 def encode_model(definition: Definition) -> bytes:
@@ -85,13 +83,30 @@ def _unigram(definition: Definition) -> bytes:
 
 def _entries(definition: Definition, pieces: Sequence[str], scores: Sequence[float] | None = None) -> bytes:
     """str, u32 id (and f64 score) in the order of the engine's binary search."""
-    table = sorted_entries(pieces, frozenset(definition.vocabulary().values()), definition.aliases)
-    for text, index in table:
-        if len(text) > MAX_STRING:
-            raise unsupported(f"piece of {len(text)} bytes (id {index})")
-    if scores is None:
-        return b"".join([_LENGTH(len(text)) + text + _ID(index) for text, index in table])
-    return b"".join([_LENGTH(len(text)) + text + _SCORED(index, scores[index]) for text, index in table])
+    texts, ids = sorted_entries(pieces, frozenset(definition.vocabulary().values()), definition.aliases)
+    after = [ids.astype("<u4").view(np.uint8).reshape(-1, 4)]
+    if scores is not None:
+        after.append(np.array(scores, "<f8")[ids].view(np.uint8).reshape(-1, 8))
+    return _interleaved(texts, np.hstack(after))
+
+
+def _interleaved(texts: Sequence[bytes], after: NDArray[np.uint8]) -> bytes:
+    """Every text as u16 length and bytes, followed by its row of `after`: one pass of numpy instead of one a piece."""
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    if lengths.max(initial=0) > MAX_STRING:
+        raise unsupported(f"piece of {lengths.max()} bytes")
+    ends = np.cumsum(2 + lengths + after.shape[1])
+    starts = ends - after.shape[1] - lengths - 2
+    data = np.empty(int(ends[-1]), np.uint8)
+    is_text = np.ones(data.size, bool)
+    before = lengths.astype("<u2").view(np.uint8).reshape(-1, 2)
+    for at, column in [
+        *((starts + byte, before[:, byte]) for byte in range(2)),
+        *((ends - after.shape[1] + byte, after[:, byte]) for byte in range(after.shape[1])),
+    ]:
+        data[at], is_text[at] = column, False
+    data[is_text] = np.frombuffer(b"".join(texts), np.uint8)
+    return data.tobytes()
 
 
 ENCODERS: dict[str, Callable[[Definition], bytes]] = {"BPE": _bpe, "WordPiece": _word_piece, "Unigram": _unigram}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.errors import StageFailed
 from pipeline.tokenizer import bytelevel
 from pipeline.tokenizer.definition import Definition
-
-Entry = tuple[bytes, int]
 
 
 def pieces_by_id(definition: Definition) -> list[str]:
@@ -30,15 +31,15 @@ def pieces_by_id(definition: Definition) -> list[str]:
 
 def sorted_entries(
     pieces: Sequence[str], model_ids: frozenset[int], aliases: Mapping[str, int] = MappingProxyType({})
-) -> list[Entry]:
-    """(UTF-8, id) in the order of the engine's binary search; of equal strings the model's own piece is found first."""
+) -> tuple[list[bytes], NDArray[np.uint32]]:
+    """Texts in UTF-8 in the order of the engine's binary search, and their ids.
+
+    Of equal texts the model's own piece is found first.
+    """
     spelled = [*pieces, *aliases]
     texts = [piece.encode("utf-8") for piece in spelled]
     ids = [*range(len(pieces)), *aliases.values()]
-    order = [*(at for at, index in enumerate(ids) if index in model_ids), *_others(ids, model_ids)]
+    order = [at for at, index in enumerate(ids) if index in model_ids]
+    order += [at for at, index in enumerate(ids) if index not in model_ids]
     order.sort(key=texts.__getitem__)  # stable
-    return [(texts[at], ids[at]) for at in order]
-
-
-def _others(ids: Sequence[int], model_ids: frozenset[int]) -> list[int]:
-    return [at for at, index in enumerate(ids) if index not in model_ids]
+    return [texts[at] for at in order], np.array(ids, np.uint32)[order]

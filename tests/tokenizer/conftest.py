@@ -74,7 +74,7 @@ def _pack(package: str, folder: Path) -> None:
 
 
 def _give_up(reason: str) -> None:
-    """A machine without npm or network may skip; a build server (CI or REQUIRE_TOKENIZERS is set) must not."""
-    if os.environ.get("CI") or os.environ.get("REQUIRE_TOKENIZERS"):
+    """A machine without npm or network may skip; a build server (CI is set) must not."""
+    if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
