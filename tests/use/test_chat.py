@@ -65,6 +65,19 @@ def test_speeds_are_told_after_each_answer(chat: Chat) -> None:
     assert "decode 6 tokens" in _notes(chat)
 
 
+@pytest.mark.parametrize("name", ["", "config.json", "llm.mnn"])
+def test_a_product_is_a_folder_a_config_or_a_model(product: Path, name: str) -> None:
+    """Without config.json the engine's own names of files hold."""
+    with Engine(product) as engine:
+        prompt = engine.tokenize(engine.apply_template([{"role": "user", "content": "Hi"}]))
+        expected = engine.generate(prompt, 6)
+    path = product / name if name else product
+    running = Chat(_parse([str(path), "--greedy", "--max-new-tokens", "6"]), io.StringIO(), io.StringIO())
+    running.say("Hi")
+    running.close()
+    assert running.last.ids == expected
+
+
 def test_reset_keeps_the_system_message(chat: Chat) -> None:
     commands.execute(chat, "/system Be brief.")
     chat.say("Hi")
@@ -233,10 +246,18 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(product: Path) -> None:
     try:
         _read_until(ours, "> ")
         os.write(ours, b"Hi\n")
-        time.sleep(0.5)
+        streamed = _read_until(ours, "Hi\r\n").partition("Hi\r\n")[2]
+        while len(streamed) < 20:  # text is there long before the answer's end, which is 100,000 tokens away
+            assert select.select([ours], [], [], 20.0)[0]
+            streamed += os.read(ours, 4096).decode("utf-8", "replace")
+        assert "]\r\n" not in streamed
         os.write(ours, b"\x03")
-        _read_until(ours, "]\r\n")
+        assert "cancelled" in _read_until(ours, "]\r\n")
         os.write(ours, b"/stats\n")
+        assert "messages" in _read_until(ours, "loaded in")
+        os.write(ours, b"/seX\x7ft\n")  # backspace, then the line before last from the history
+        _read_until(ours, "{\"banned_tokens\": [257]}")
+        os.write(ours, b"\x1b[A\x1b[A\n")
         assert "messages" in _read_until(ours, "loaded in")
         os.write(ours, b"/exit\n")
         assert process.wait(30) == 0

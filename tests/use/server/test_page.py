@@ -92,6 +92,22 @@ def test_an_error_of_the_server_is_shown(page: Page) -> None:
     page.wait("document.querySelectorAll('.error').length === 1")
     assert "512 positions" in page.run("document.querySelector('.error').textContent")
     assert page.run("document.querySelector('#send').disabled") is False
+    assert page.run("messages.length") == 0
+
+
+def test_a_server_that_wants_a_token_gets_it_from_the_page(browser: Page, product: Path) -> None:
+    with serving(product, "--max-new-tokens", "8", token="s3cret") as (url, _):
+        browser.open(url)
+        assert browser.run("document.querySelector('#token').hidden") is True
+        browser.type("#text", "Hi")
+        browser.click("#send")
+        browser.wait("document.querySelectorAll('.error').length === 1")
+        assert "bearer token" in browser.run("document.querySelector('.error').textContent")
+        browser.type("#token", "s3cret")
+        browser.type("#text", "Hi again")
+        browser.click("#send")
+        browser.wait(f"{LAST}?.dataset.done === 'true' && {LAST}.textContent.length > 0")
+        assert browser.run("document.querySelectorAll('.error').length") == 1
 
 
 def test_the_page_loads_nothing_from_elsewhere(page: Page, server: str) -> None:
