@@ -19,7 +19,8 @@ GENERATION = (
         "ms", minimum=-1, maximum=1 << 31, since="3.5.0"),
     Key("chunk", int, 0, "longest run of prompt tokens at once, 0 no limit; used only after a set_config call",
         "tokens", minimum=0, maximum=1 << 24),
-    Key("chunk_limits", list, [], "allowed run lengths, such as [128, 1]; used only after a set_config call", "tokens",
+    Key("chunk_limits", list, [], "allowed run lengths, such as [128, 1], for processors with fixed shapes; used only "
+        "after a set_config call. On cpu a prompt whose last run is none of them is answered wrongly", "tokens",
         item=int, minimum=1),
     Key("use_template", bool, True, "put a prompt through the chat template"),
     Key("system_prompt", str, "", "system message put before every chat"),

@@ -261,6 +261,19 @@ for name, value in (("chunk", 8), ("chunk_limits", [8, 1])):
     assert told["chunk_limits"][:2] == [20, 8]
 
 
+def test_chunk_limits_that_do_not_add_up_answer_wrongly_on_cpu(copy: Path) -> None:
+    """20 tokens: 5 × 4 is right, 8 + 8 + 4 with runs of 8 or 1 is padded. What docs/runtime.md warns of."""
+    told = experiment(copy, f"""
+for limits in (None, [4, 1], [8, 1]):
+    model = load(chunk_limits=limits, sampler_type="greedy")
+    model.set_config("{{}}")
+    model.generate_init()
+    told[str(limits)] = [int(token) for token in model.generate({IDS}, 8)]
+""")  # fmt: skip
+    assert told["[4, 1]"] == told["None"]
+    assert told["[8, 1]"] != told["None"]
+
+
 def test_max_new_tokens_and_timeout(copy: Path) -> None:
     told = experiment(copy, """
 for limit in (3, 7):

@@ -34,8 +34,7 @@ class Session:
         """On the raw object, since the wrapper's load() throws the outcome away."""
         # `MNN.llm` as an attribute is the native module; the Python wrapper is found by its name only.
         model = importlib.import_module("MNN.llm").create(config)._c_obj
-        if overrides:
-            model.set_config(json.dumps(overrides))
+        model.set_config(json.dumps(overrides))  # even {}: only then does the engine read `chunk` from the files
         began = time.perf_counter()
         if not model.load():
             raise RuntimeError("the engine's load() said no")
@@ -68,6 +67,14 @@ class Session:
     def tokenize(self, text: str) -> Reply:
         return [int(token) for token in self._model.tokenizer_encode(text)], []
 
+    def tokenize_sounds(self, text: str, arrays: list[wire.Array]) -> Reply:
+        """Ids with the sounds' places in them; the encoder's rows for these wait in the engine for the next forward."""
+        expr = importlib.import_module("MNN.expr")
+        self._clear()
+        waves = [expr.const(array.tolist(), [len(array)], expr.NHWC, expr.float) for array in arrays]
+        prompt = {"text": text, "audios": [{"waveform": one} for one in waves]}
+        return [int(token) for token in self._model.tokenizer_encode(prompt)], []
+
     def token_bytes(self, ids: list[int]) -> Reply:
         """The bytes of each token. A token that ends inside a UTF-8 character arrives as a UnicodeDecodeError."""
         return [self._bytes(token).decode("latin-1") for token in ids], []
@@ -76,11 +83,16 @@ class Session:
         return str(self._model.apply_chat_template(messages)), []
 
     def logits(self, ids: list[int]) -> Reply:
-        """Logits of every position of a fresh sequence. all_logits must be off again before anything is sampled."""
-        self._configure(all_logits=True)
+        """Logits of every position of a fresh sequence. all_logits must be off again before anything is sampled.
+
+        Runs of `chunk` tokens would leave the last run's rows only, so they are off as well meanwhile.
+        """
+        config = json.loads(self._model.dump_config())
+        runs = {name: config[name] for name in ("chunk", "chunk_limits") if config.get(name)}
+        self._configure(all_logits=True, **{name: type(value)() for name, value in runs.items()})
         self._clear()
         rows, seconds = self._forward(ids)
-        self._configure(all_logits=False)
+        self._configure(all_logits=False, **runs)
         self._clear()
         return {"seconds": seconds}, [rows]
 
@@ -146,10 +158,10 @@ def main(descriptor: int, session: Session) -> None:
     connection = Connection(descriptor)
     try:
         while True:
-            head, _ = wire.receive(connection)
+            head, given = wire.receive(connection)
             method: Callable[..., Reply] = getattr(session, head["call"])
             try:
-                value, arrays = method(**head["arguments"])
+                value, arrays = method(**head["arguments"], **({"arrays": given} if given else {}))
             except Exception as error:
                 # The parent turns any failure of a call into an EngineError; the log keeps where it came from.
                 wire.send(connection, {"error": f"{type(error).__name__}: {error}"})

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +104,21 @@ def test_overrides_reach_the_engine(product: Path) -> None:
         assert engine.config["thread_num"] == 2
         assert engine.config["memory"] == "high"
         assert engine.config["sampler_type"] == "greedy"
+
+
+@pytest.mark.parametrize("runs", [{"chunk": 8}, {"chunk_limits": [4, 1]}])
+def test_logits_are_whole_whatever_runs_a_product_has(
+    product: Path, model: Qwen3ForCausalLM, tmp_path: Path, runs: dict[str, Any]
+) -> None:
+    """In runs the engine alone keeps the last one's rows; prefill goes in runs all the same."""
+    folder = Path(shutil.copytree(product, tmp_path / "copy"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | runs))
+    ids = list(range(1, 21))
+    with Engine(folder) as engine:
+        found = engine.logits(ids)
+        assert np.abs(found - _truth(model, ids)).max() < 1e-3 * np.abs(found).max()
+        assert np.abs(engine.prefill(ids) - found[-1]).max() < 1e-3 * np.abs(found).max()
 
 
 def test_tokens_and_text(engine: Engine) -> None:
