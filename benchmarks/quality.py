@@ -42,6 +42,10 @@ FORMATS = {
 }
 
 
+LABEL = (120, 16)
+"""Width and height that a label needs in the plot, in pixels."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A quant with overrides of its own, as the command line takes them."""
@@ -144,11 +148,21 @@ def _line(row: dict[str, Any]) -> str:
 def plot(path: Path, title: str, rows: Sequence[dict[str, Any]]) -> None:
     """Divergence (logarithmic) over bits per weight, one labelled point a recipe; the same rows give the same bytes."""
     with axes(path, title) as drawn:
-        drawn.margins(x=0.12)
-        for row in rows:
-            place = row["bpw"], row["KLD"]
-            drawn.plot(*place, "o", color="tab:blue")
-            drawn.annotate(row["recipe"], place, xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
+        drawn.margins(x=0.25, y=0.08)
+        drawn.plot([row["bpw"] for row in rows], [row["KLD"] for row in rows], "o", color="tab:blue")
+        _label(drawn, [(row["recipe"], row["bpw"], row["KLD"]) for row in rows])
+
+
+def _label(drawn: Any, points: Sequence[tuple[str, float, float]]) -> None:
+    """A name beside each point: on its right, or on its left where a label on the right would cover another's."""
+    right: list[tuple[float, float]] = []
+    for name, x, y in sorted(points, key=lambda point: point[2]):
+        pixels = tuple(drawn.transData.transform((x, y)))
+        free = all(abs(pixels[0] - a) > LABEL[0] or abs(pixels[1] - b) > LABEL[1] for a, b in right)
+        if free:
+            right.append(pixels)
+        drawn.annotate(name, (x, y), xytext=(6 if free else -6, 0), textcoords="offset points", va="center",
+                       ha="left" if free else "right", fontsize=8)
 
 
 @contextmanager
