@@ -24,6 +24,7 @@ from tests.checkpoint.adapters import adapted
 from tests.verify.helpers import MODEL, TARGET, Notes, verify_options, write_model
 
 IDS = list(range(40, 72))
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 EXACTLY = {**EXACT, "thread_num": 1}
 
 
@@ -65,6 +66,7 @@ def run(module: Any, inputs: dict[str, Path], out: Path, **verify: Any) -> Notes
         ("phi3", {"target_modules": ["qkv_proj", "gate_up_proj", "o_proj"]}),
         ("gpt2", {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
         ("qwen2", {"target_modules": ["q_proj", "v_proj"], "lora_bias": True}),
+        ("qwen3_moe", {"target_modules": ["q_proj"], "target_parameters": EXPERTS}),
     ],
 )
 def test_families(tmp_path: Path, family: str, config: dict[str, Any]) -> None:
