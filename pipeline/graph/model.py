@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig
 from transformers.integrations.moe import ExpertsInterface
 from transformers.modeling_utils import AttentionInterface
@@ -54,9 +55,19 @@ def instantiate(config: PretrainedConfig, trust_remote_code: bool = False) -> Mo
 
 def build(auto: Any, config: PretrainedConfig, trust_remote_code: bool) -> Model:
     """The model of a config on the meta device, by one of transformers' AutoModel classes; raises what that raises."""
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutRandomNumbers():
         model: Model = auto.from_config(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     return model.eval()
+
+
+class _WithoutRandomNumbers(TorchFunctionMode):
+    """Initial weights have no values on the meta device; torch's code for them there only takes time (and sympy)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensor = (kwargs or {}).get("tensor", args[0] if args else None)
+        if getattr(func, "__module__", "") == torch.nn.init.__name__ and tensor is not None and tensor.is_meta:
+            return tensor
+        return func(*args, **(kwargs or {}))
 
 
 def loader(config: PretrainedConfig) -> Any:

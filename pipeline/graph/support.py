@@ -43,6 +43,7 @@ REFUSED: dict[str, str] = {
     "nemotron_h": _STATE.format("a Mamba state"),
     "qwen3_5_moe_text": _STATE.format("linear attention"),
     "qwen3_5_text": _STATE.format("linear attention"),
+    "qwen2_5_omni": "its text part lies in a thinker with encoders of its own, for which no adapter is written",
     "qwen3_next": _STATE.format("linear attention"),
     "recurrent_gemma": _STATE.format("a recurrence"),
     "rwkv": _STATE.format("a recurrence"),
@@ -76,9 +77,9 @@ def softcap_refusal(softcap: object) -> UserError:
 
 
 def check_softcap(model_type: str, config: Mapping[str, Any] | None, allow_approximate: bool) -> None:
-    """Raises UserError for a capped attention without consent. config: its config.json; None if only the family is known.
+    """Raises UserError for a capped attention without consent. config: the config.json, or None if that is not known.
 
-    Without a config the families of SOFTCAP count as capped: every published model of theirs that conf/model names is.
+    Then the families of SOFTCAP count as capped: every published model of theirs that conf/model names is.
     """
     softcap = "unknown" if config is None else config.get("attn_logit_softcapping")
     if model_type in SOFTCAP and softcap and not allow_approximate:

@@ -34,7 +34,7 @@ _DTYPES = {
     torch.int32: "int32",
     torch.bool: "bool",
 }
-_POINTWISE = frozenset(f"aten::{name}" for name in ("add", "sub", "mul", "neg", "rsqrt", "sigmoid", "silu"))
+_POINTWISE = frozenset(f"aten::{name}" for name in ("add", "sub", "mul", "neg", "pow", "rsqrt", "sigmoid", "silu"))
 
 
 @dataclass(frozen=True)
@@ -315,6 +315,8 @@ def _leaves(items: Iterable[Any]) -> Iterator[torch.Tensor]:
 
 def _like_operands(operator: torch._ops.OpOverload, args: Sequence[Any]) -> torch.Tensor | None:
     """The result of the commonest float operations without asking torch, whose meta kernels are slow Python."""
+    if operator._schema.name == "aten::mean":
+        return _like_mean(args)
     if operator._schema.name not in _POINTWISE:
         return None
     tensors = [item for item in args if isinstance(item, torch.Tensor)]
@@ -323,6 +325,14 @@ def _like_operands(operator: torch._ops.OpOverload, args: Sequence[Any]) -> torc
     first = tensors[0].shape
     shape = first if all(item.shape == first for item in tensors) else np.broadcast_shapes(*(t.shape for t in tensors))
     return torch.empty(shape, device="meta")
+
+
+def _like_mean(args: Sequence[Any]) -> torch.Tensor | None:
+    """RMSNorm's mean(-1, keepdim=True); None for any other."""
+    tensor, axes, keep = (*args, None, None)[:3]
+    if len(args) != 3 or list(axes or []) != [-1] or not keep or tensor.dtype != torch.float32:
+        return None
+    return torch.empty((*tensor.shape[:-1], 1), device="meta")
 
 
 def _on_meta_device(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

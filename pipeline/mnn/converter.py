@@ -7,6 +7,7 @@ It is reached through the wheel's native module `_tools`: the wheel's Python wra
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from pathlib import Path
 
 from pipeline.errors import StageFailed, UserError
 
-_WHEEL_PROGRAM = "import sys, _tools; _tools.mnnconvert(sys.argv)"
+_WHEEL_MODULE = "_tools"
+# Only the folder of the native module is put on the path: site's start-up takes longer than a small conversion.
+_WHEEL_PROGRAM = "import sys; sys.path.append(sys.argv.pop(1)); import _tools; _tools.mnnconvert(sys.argv)"
 # "Converted Success!" closes a conversion to a model; the two JSON directions say "has convert to".
 _SUCCESS_LINES = ("Converted Success!", "has convert to")
 # The pass says so, leaves the graph as it was, and the conversion succeeds; RoPE ops then fail in the first forward.
@@ -78,7 +81,7 @@ class Converter:
             )
 
     def _run(self, arguments: Sequence[str]) -> tuple[int, str]:
-        command = [self.program] if self.program else [sys.executable, "-c", _WHEEL_PROGRAM]
+        command = [self.program] if self.program else _wheel_command()
         with tempfile.TemporaryDirectory(prefix="mnnconvert-") as scratch:
             try:
                 done = subprocess.run(
@@ -101,6 +104,13 @@ class Converter:
                     "give the path of an MNNConvert executable",
                 ) from None
         return done.returncode, done.stdout.decode("utf-8", "replace")
+
+
+def _wheel_command() -> list[str]:
+    found = importlib.util.find_spec(_WHEEL_MODULE)
+    if found is None or found.origin is None:
+        raise StageFailed("converter: MNN's wheel is not installed", "pip install MNN")
+    return [sys.executable, "-I", "-S", "-c", _WHEEL_PROGRAM, str(Path(found.origin).parent)]
 
 
 def _c4_flag(fuse_c4: bool) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.build.stage import Input, Log, Stage
+from pipeline.stages.towers import refuse_forgotten
 
 if TYPE_CHECKING:
     from pipeline.graph.export import Exported
@@ -23,7 +24,9 @@ STAGE = Stage(
     module=__name__,
     inputs=(Input("checkpoint", FILES),),
     config=(
+        "audio.mode",
         "graph.allow_approximate",
+        "model.modalities",
         "model.pooling",
         "model.task",
         "model.trust_remote_code",
@@ -34,7 +37,7 @@ STAGE = Stage(
     ),
     code=("pipeline.graph.towers",),
     tools=("MNN", "onnx", "torch", "transformers"),
-    warm=("torch", "transformers"),
+    warm=("pipeline.graph.quick_import",),
     memory=lambda recipe: 600 << 20,
 )
 
@@ -44,6 +47,9 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
 
     Raises UserError with the reason for a model that cannot be expressed, StageFailed when the converter fails.
     """
+    from pipeline.graph import quick_import
+
+    quick_import.load()
     from pipeline.graph.tracer import Options
     from pipeline.mnn.skeleton import build_skeleton
 
@@ -54,6 +60,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         allow_approximate=bool(config["graph"]["allow_approximate"]),
         exact_positions=visual.get("mode") == "auto" and visual.get("positions") == "exact",
     )
+    refuse_forgotten(inputs["checkpoint"], config)
     exported = _export(config["model"], inputs["checkpoint"], out, options)
     with tempfile.TemporaryDirectory(prefix="graph-") as scratch:
         program = config["target"].get("mnnconvert", "")

@@ -41,7 +41,7 @@ STAGE = Stage(
         "verify.reference_memory_gb",
     ),
     tools=("torch", "transformers", "tokenizers", "peft", "gguf", "safetensors"),
-    warm=("torch", "transformers"),
+    warm=("pipeline.graph.quick_import",),
     memory=expected_memory,
     applies=proves_text,
 )
@@ -55,7 +55,10 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     """
     import torch
 
+    from pipeline.graph import quick_import
     from pipeline.verify import huggingface, reference
+
+    quick_import.load()
 
     verify, model = config["verify"], config["model"]
     torch.set_num_threads(int(verify["threads"]))

@@ -18,7 +18,7 @@ STAGE = Stage(
     config=("model.trust_remote_code", "target", "graph"),
     tools=("MNN", "torch", "transformers", "onnx", "numpy", "tokenizers", "safetensors"),
     code=("pipeline.mnn.runner",),
-    warm=("torch", "transformers"),
+    warm=("pipeline.graph.quick_import",),
     memory=lambda recipe: 1200 << 20,
     applies=proves_text,
 )
@@ -32,9 +32,13 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     """
     import torch
 
+    from pipeline.graph import quick_import
+
+    quick_import.load()
     from pipeline.verify import approximate, random_model, selfcheck, shrink
     from pipeline.verify.files import SELFCHECK
     from pipeline.verify.huggingface import load_config
+    from pipeline.verify.shrink_encoders import plain_tokens
 
     torch.set_num_threads(1)
     model = config["model"]
@@ -43,7 +47,8 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         work = Path(scratch)
         network = random_model.random_model(small.config)
         random_model.write_folder(network, work / "source", inputs["checkpoint"])
-        ids = selfcheck.random_tokens(int(small.config.vocab_size))
+        ids = selfcheck.random_tokens(int(small.config.get_text_config().vocab_size))
+        ids = plain_tokens(ids) if hasattr(small.config, "vision_config") else ids
         expected = selfcheck.reference_logits(network, ids)
         recipe = selfcheck.fp16_recipe(model, config["target"], config["graph"])
         found = selfcheck.engine_logits(selfcheck.build(work / "source", work, recipe), ids)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.mnn.runner import Engine
 from tests.e2e.workshop import Result, Workshop
 from tests.verify.helpers import write_model
 
@@ -54,3 +55,17 @@ def test_with_consent_the_gate_passes_and_the_manifest_has_the_measured_error(sh
     # All that is not left out is held to the same limit as in any other product.
     rest = checks["architecture self-check, relative logit error"]
     assert rest["value"] < rest["limit"] < small["value"]
+
+
+def test_a_rope_that_changes_is_limited_to_what_the_table_holds(
+    shop: Workshop, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Phi-3.5: up to 128 tokens here; beyond, Hugging Face would take the other factors, which no one table can."""
+    source = write_model(tmp_path_factory.mktemp("phi3") / "tiny", "phi3_longrope")
+    result = shop.export("model=local", f"model.path={source}", "quant=int8", "verify=off", "name=longrope")
+    assert result.code == 0, result.err
+    told = shop.manifest("longrope")["model"]
+    assert told["max_position_embeddings"] == 128
+    assert told["notes"] == ["longrope RoPE as it is for sequences of up to 128 tokens"]
+    with Engine(shop.product("longrope")) as engine:
+        assert engine.product.positions == 128  # chat, run and serve refuse longer prompts by it
