@@ -17,14 +17,17 @@ FAILURES: dict[str, PipelineError] = {}
 
 
 def guarded(name: str, action: Callable[..., object]) -> Callable[..., Any]:
-    """A doit action with `action`'s signature: a PipelineError becomes a failed task, a bug stays an exception."""
+    """A doit action with `action`'s signature: a PipelineError becomes a failed task, a bug stays an exception.
+
+    A recipe that is refused only now (doit's InvalidTask is a bug to doit once actions run) is such an error as well.
+    """
 
     @functools.wraps(action)
     def run(*arguments: Any, **options: Any) -> Any:
         try:
             action(*arguments, **options)
-        except PipelineError as error:
-            FAILURES[name] = error
+        except (PipelineError, BadRequest) as error:
+            FAILURES[name] = error if isinstance(error, PipelineError) else UserError(str(error))
             return TaskFailed(str(error), report=False)
         return True
 

@@ -200,7 +200,8 @@ def _check_encoder(recipe: Recipe, kind: str) -> None:
             f"{kind}.algorithm={encoder.algorithm} looks at calibration text, which no picture or sound goes through",
             "use rtn, mse or hqq",
         )
-    _check_bits(recipe, f"{kind}.bits", encoder.bits)
+    if kind in recipe.model.modalities:  # a target for text only need not run an encoder's default of 16 bits
+        _check_bits(recipe, f"{kind}.bits", encoder.bits)
     _check_block(f"{kind}.block", encoder.block)
     for index, rule in enumerate(encoder.rules):
         _check_rule(index, rule, kind)

@@ -30,6 +30,12 @@ def test_models_and_quants_come_from_conf(folder: Folder) -> None:
     assert "int4 " in folder.doit("quants", recipe=False)[1]
 
 
+def test_a_plan_that_cannot_be_is_one_line(folder: Folder) -> None:
+    code, _, err = folder.doit("plan", "target=hexagon", "quant=auto")
+    assert code == 3
+    assert err.splitlines() == ["ERROR: quant.lm_bits=8: target 'hexagon' runs 4 bits only → try quant.lm_bits=4"]
+
+
 def test_plan_and_its_json(folder: Folder) -> None:
     folder.doit("export")
     folder.calls  # noqa: B018
