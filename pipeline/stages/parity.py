@@ -33,7 +33,7 @@ STAGE = Stage(
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
     """Writes parity.json: counts of what was compared and differs, examples, limits; or how the engine crashed.
 
-    An embedding model's prompts are not compared: what it embeds is a text, not a conversation.
+    Of an embedding model only ids are compared: it embeds a text, not a conversation, and writes nothing.
     """
     from pipeline.errors import StageFailed
     from pipeline.tokenizer.facts import read_facts
@@ -42,10 +42,13 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
 
     facts = read_facts(inputs["tokenizer"])
     count = FULL_TEXTS if config["verify"]["mode"] == "full" else GATE_TEXTS
-    conversations = () if config["model"].get("task") == "embedding" else CONVERSATIONS
+    writes = config["model"].get("task") != "embedding"
+    conversations = CONVERSATIONS if writes else ()
     told: dict[str, Any] = {"format": 1, "limits": facts.limits, "fallbacks": facts.fallbacks, "crash": ""}
     try:
-        parity = check_parity(inputs["tokenizer"], inputs["checkpoint"], count, conversations=conversations)
+        parity = check_parity(
+            inputs["tokenizer"], inputs["checkpoint"], count, conversations=conversations, decodes=writes
+        )
         told["parity"] = asdict(parity)
         log.note(f"{parity.texts:,} texts and {parity.conversations - parity.refused} prompts compared")
     except StageFailed as error:

@@ -30,6 +30,26 @@ def members(expression: str) -> tuple[Range, ...]:
     return merge(found)
 
 
+@lru_cache(maxsize=1)
+def bert_classes() -> tuple[tuple[Range, ...], tuple[Range, ...]]:
+    """(blanks, punctuation) of Hugging Face's BertPreTokenizer, whose Unicode is older than its regex engine's.
+
+    Every character is put behind an "x": a blank leaves no piece, punctuation one of its own.
+    """
+    stretches, sample = _stretches(), _sample()
+    pieces = pre_tokenizers.BertPreTokenizer().pre_tokenize_str("".join(f"x{char}" for char in sample))
+    blanks: list[Range] = []
+    marks: list[Range] = []
+    end = 0
+    for _, (start, stop) in pieces:
+        if start > end:
+            blanks.extend(_code_points(stretches, end // 2, (start + 1) // 2))
+        if start % 2 == 1 and stop == start + 1:
+            marks.extend(_code_points(stretches, start // 2, start // 2 + 1))
+        end = stop
+    return merge(blanks), merge(marks)
+
+
 def merge(ranges: Sequence[Range]) -> tuple[Range, ...]:
     """Sorted, without overlaps, neighbours joined (also across the surrogates, which are no characters)."""
     joined: list[Range] = []

@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable
 
 from pipeline.tokenizer.binary import string, u8, u32
+from pipeline.tokenizer.codepoints import bert_classes
 from pipeline.tokenizer.definition import Component, unsupported, walk
-from pipeline.tokenizer.regex import GPT2, RUN_GUARD, to_wide
+from pipeline.tokenizer.regex import GPT2, RUN_GUARD, spell, to_wide
 
-NONE, BYTE_LEVEL, DIGITS, METASPACE, SPLIT, BERT, SEQUENCE = 0, 1, 2, 3, 4, 5, 6
+NONE, BYTE_LEVEL, METASPACE, SPLIT, SEQUENCE = 0, 1, 3, 4, 6
 ISOLATED, REMOVED, MERGED_WITH_PREVIOUS = 0, 1, 2
 BEHAVIOURS = {"Isolated": ISOLATED, "Removed": REMOVED, "MergedWithPrevious": MERGED_WITH_PREVIOUS}
 
@@ -20,7 +21,8 @@ BEHAVIOURS = {"Isolated": ISOLATED, "Removed": REMOVED, "MergedWithPrevious": ME
 def encode_pre_tokenizer(component: Component | None) -> bytes:
     """The pre-tokenizer section. Raises StageFailed naming a pre-tokenizer or behaviour that the engine lacks."""
     parts = [part for child in walk(component) for part in _parts(child)]
-    wide = any(part[0] == SPLIT and not part.isascii() for part in parts)
+    bert_only = all(child["type"] == "BertPreTokenizer" for child in walk(component))  # single characters: no recursion
+    wide = not bert_only and any(part[0] == SPLIT and not part.isascii() for part in parts)
     guard = [split(RUN_GUARD)] if wide else []
     return join([*guard, *parts])
 
@@ -79,7 +81,9 @@ def _metaspace(component: Component) -> list[bytes]:
 
 
 def _bert(component: Component) -> list[bytes]:
-    return [u8(BERT)]
+    """Not code 5: the engine's Unicode is newer, and has punctuation that is none to Hugging Face (U+2E46)."""
+    blanks, marks = bert_classes()
+    return [split(spell(blanks), REMOVED), split(spell(marks))]
 
 
 def _punctuation(component: Component) -> list[bytes]:

@@ -70,6 +70,12 @@ def test_bert_is_equal_but_for_private_characters(tmp_path: Path) -> None:
     assert tiny.wrong(tiny.bert(), tmp_path, samples) == []
 
 
+def test_bert_knows_the_punctuation_and_blanks_that_hugging_face_knows(tmp_path: Path) -> None:
+    """Its Unicode is older than the engine's: U+2E46 is punctuation since Unicode 10, U+2E52 since 14."""
+    samples = [f"word{chr(code)}word" for code in (*range(0x2000, 0x2070), *range(0x2E00, 0x2E80), 0x85, 0xA0, 0x1C)]
+    assert tiny.wrong(tiny.bert(), tmp_path, samples) == []
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama2", "unigram"])
 def test_streamed_text_is_hugging_face_s(kind: str, tmp_path: Path) -> None:
     tokenizer = KINDS[kind]()

@@ -15,6 +15,7 @@ from pipeline.tokenizer.facts import Facts
 from pipeline.tokenizer.folder import TokenizerFolder
 from pipeline.tokenizer.parity import Parity, check_parity
 from pipeline.tokenizer.parity.limited import sentencepiece_piece
+from pipeline.tokenizer.parity.reference import Reference
 
 from . import tiny
 
@@ -62,6 +63,27 @@ def test_a_byte_that_the_vocabulary_lacks_ends_the_engine(tmp_path: Path) -> Non
     assert (parity.texts, parity.explained, parity.differences) == (3, 1, 0)
     with pytest.raises(StageFailed, match=r"crashed \(signal 6\) on encode of \"abc\""):
         EngineTokenizer(out / "tokenizer.txt").encode(["ab", "abc"])
+
+
+def test_private_characters_are_the_only_difference_of_bert(tmp_path: Path) -> None:
+    checkpoint = tiny.save(tiny.bert(), tmp_path / "checkpoint")
+    out = tmp_path / "product"
+    out.mkdir()
+    write(TokenizerFolder.open(checkpoint), out)
+    private = ["a\ue000b", "\uf8ff", "\U000f0000 word"]
+    parity = check_parity(out, checkpoint, texts=[*tiny.texts(), *private], decodes=False)
+    assert parity.differences == 0 and parity.explained >= len(private)
+
+
+def test_lengths_of_batches_are_no_part_of_a_tokenizer(tmp_path: Path) -> None:
+    """MiniLM's file pads and cuts every text to 128 tokens."""
+    tokenizer = tiny.gpt2()
+    tokenizer.enable_padding(length=20)
+    tokenizer.enable_truncation(5)
+    checkpoint = tiny.save(tokenizer, tmp_path)
+    assert Reference.open(checkpoint).encode(["some plain words of text"]) == tiny.ids(
+        tiny.gpt2(), ["some plain words of text"]
+    )
 
 
 def test_pieces_stream_as_the_engine_s_replace_leaves_them() -> None:

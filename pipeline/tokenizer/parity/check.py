@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.errors import StageFailed
@@ -80,10 +81,12 @@ def check_parity(
     count: int = GATE_TEXTS,
     texts: Sequence[str] | None = None,
     conversations: Sequence[Conversation] = CONVERSATIONS,
+    decodes: bool = True,
 ) -> Parity:
     """Compares `product` (tokenizer.mtok or .txt, and tokenizer.json) with `checkpoint`, the Hugging Face folder.
 
-    texts: instead of the first `count` texts of the corpus. Raises StageFailed when the engine crashes or hangs.
+    texts: instead of the first `count` texts of the corpus. decodes: False for a model that never writes a token.
+    Raises StageFailed when the engine crashes or hangs.
     """
     facts = read_facts(product)
     engine = EngineTokenizer(product / facts.file)
@@ -93,9 +96,9 @@ def check_parity(
     sequences = reference.encode(samples)
     asked = _prompts(reference, facts, conversations)
     calls = [Render(one.messages, one.variables, _template(facts, one)) for one, _ in asked]
-    answers = engine.answer(samples, sequences, calls, facts.eos_token)
+    answers = engine.answer(samples, sequences if decodes else (), calls, facts.eos_token)
     encode, explained, examples = _compare_ids(engine, reference, facts, samples, sequences, answers.ids)
-    decode, streamed, decode_examples = _compare_text(reference, facts, sequences, answers.texts)
+    decode, streamed, decode_examples = _compare_text(reference, facts, sequences if decodes else (), answers.texts)
     template, template_examples = _compare_prompts(asked, answers.prompts)
     compared = _compares_prompts(facts)
     return Parity(
@@ -133,14 +136,23 @@ def _compare_ids(
         return 0, 0, []
     limited = reference.encode_limited([text for text, _ in wrong], facts)
     unexplained = [text for (text, answer), ids in zip(wrong, limited, strict=True) if ids != answer]
-    example = _minimal(engine, reference, facts, min(unexplained or [text for text, _ in wrong], key=len))
-    return len(unexplained), len(wrong) - len(unexplained), [example]
+    reference_ids = partial(reference.encode_limited, facts=facts) if unexplained else reference.encode
+    text = min(unexplained or [text for text, _ in wrong], key=len)
+    return len(unexplained), len(wrong) - len(unexplained), [_minimal(engine, reference, facts, reference_ids, text)]
 
 
-def _minimal(engine: EngineTokenizer, reference: Reference, facts: Facts, text: str) -> Difference:
+def _minimal(
+    engine: EngineTokenizer,
+    reference: Reference,
+    facts: Facts,
+    ids_of: Callable[[list[str]], list[list[int]]],
+    text: str,
+) -> Difference:
+    """The shortest part of `text` on which the engine differs from `ids_of`, beside Hugging Face's answer."""
+
     def differs(candidates: list[str]) -> list[bool]:
         answers = _without_prefix(engine.encode(candidates), facts)
-        return [left != right for left, right in zip(reference.encode(candidates), answers, strict=True)]
+        return [left != right for left, right in zip(ids_of(candidates), answers, strict=True)]
 
     example = shortest(text, differs)
     answer = _without_prefix(engine.encode([example]), facts)[0]

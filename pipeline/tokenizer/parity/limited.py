@@ -19,15 +19,18 @@ TXT_WORDS = (
     r"| ?[^ \t\n\x0B\f\rA-Za-z0-9]+[\r\n]*|[ \t\n\x0B\f\r]*[\r\n]+"
     r"|[ \t\n\x0B\f\r]+(?![^ \t\n\x0B\f\r])|[ \t\n\x0B\f\r]+"
 )
+CLEANED = r"(?![\t\n\r])[\p{Cc}\p{Cf}\x{FFFD}]"
 SPACE = "▁".encode()
 BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def limited(tokenizer: Any, facts: Facts) -> Any:
-    """A copy (tokenizers.Tokenizer) that always merges and, for byte-level tokenizer.txt, has its fixed words."""
+    """A copy (tokenizers.Tokenizer) that always merges, keeps private characters and has tokenizer.txt's words."""
     document = json.loads(tokenizer.to_str())
     if document["model"].get("ignore_merges"):
         document["model"]["ignore_merges"] = False
+    if facts.kind == "WordPiece":
+        document["normalizer"] = _keeping_private(document["normalizer"])
     if facts.file == "tokenizer.txt" and facts.byte_level:
         document["normalizer"] = None
         document["pre_tokenizer"] = {
@@ -40,6 +43,14 @@ def limited(tokenizer: Any, facts: Facts) -> Any:
         for token in document["added_tokens"]:
             token.update(lstrip=False, rstrip=False, single_word=False, normalized=False)
     return type(tokenizer).from_str(json.dumps(document))
+
+
+def _keeping_private(normalizer: Any) -> Any:
+    """Bert's cleaning, without the characters of private use (Co), which the engine does not clean away."""
+    if not normalizer or normalizer.get("type") != "BertNormalizer" or not normalizer.get("clean_text"):
+        return normalizer
+    cleaned = {"type": "Replace", "pattern": {"Regex": CLEANED}, "content": ""}
+    return {"type": "Sequence", "normalizers": [cleaned, {**normalizer, "clean_text": False}]}
 
 
 def ending_bytes(tokenizer: Any, facts: Facts) -> frozenset[int]:

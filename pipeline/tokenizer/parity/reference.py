@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import StageFailed
 from pipeline.tokenizer.facts import Facts
-from pipeline.tokenizer.folder import TokenizerFolder, read_json
+from pipeline.tokenizer.folder import TokenizerFolder
 from pipeline.tokenizer.parity.conversations import Conversation
 from pipeline.tokenizer.parity.limited import limited, sentencepiece_piece
 
@@ -81,11 +81,21 @@ def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def _tokenizer(path: Path) -> Any:
+    """Without the length that a file may cut and pad texts to: that is about batches, and no tokenizer's affair."""
+    tokenizer = _read(path)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _read(path: Path) -> Any:
     from tokenizers import Tokenizer
 
     if (path / "tokenizer.json").exists():
-        read_json(path / "tokenizer.json")
-        return Tokenizer.from_file(str(path / "tokenizer.json"))
+        try:
+            return Tokenizer.from_file(str(path / "tokenizer.json"))
+        except Exception as error:  # the library has no narrower one
+            raise StageFailed(f"the tokenizers library cannot read tokenizer.json: {error}") from error
     from transformers import AutoTokenizer
 
     try:

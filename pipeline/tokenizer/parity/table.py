@@ -34,10 +34,12 @@ def fingerprint(count: int = TEXTS) -> str:
 
 
 def row(folder: Path, count: int = TEXTS) -> str:
-    """One line of the table. Raises StageFailed when the engine crashes."""
+    """One line of the table; of a sentence-transformers folder ids only. Raises StageFailed when the engine crashes."""
+    embeds = (folder / "modules.json").exists()
     with tempfile.TemporaryDirectory() as name:
-        facts = write(TokenizerFolder.open(folder), Path(name))
-        parity = check_parity(Path(name), folder, count)
+        facts = write(TokenizerFolder.open(folder), Path(name), embeds=embeds)
+        conversations = () if embeds else CONVERSATIONS
+        parity = check_parity(Path(name), folder, count, conversations=conversations, decodes=not embeds)
     kind = f"byte-level {facts.kind}" if facts.byte_level else facts.kind
     prompts = parity.conversations - parity.refused if facts.chat_template else 0
     cells = (
