@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 from transformers.integrations.moe import ExpertsInterface
 from transformers.modeling_utils import AttentionInterface
 
@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.graph.attention import IMPLEMENTATION, attention
 from pipeline.graph.experts import experts
 from pipeline.graph.rotary import RotaryTable
+from pipeline.graph.towers.loader import loader
 
 Values = Callable[[str], torch.Tensor]
 Model = Any  # a PreTrainedModel, whose methods and attributes are mostly untyped
@@ -68,13 +69,6 @@ class _WithoutRandomNumbers(TorchFunctionMode):
         if getattr(func, "__module__", "") == torch.nn.init.__name__ and tensor is not None and tensor.is_meta:
             return tensor
         return func(*args, **(kwargs or {}))
-
-
-def loader(config: PretrainedConfig) -> Any:
-    """transformers' automatic class for the config: the one with encoders where the config has them."""
-    if type(config) in AutoModelForImageTextToText._model_mapping and getattr(config, "vision_config", None):
-        return AutoModelForImageTextToText
-    return AutoModelForCausalLM
 
 
 def prepare(model: Model, values: Values) -> None:

@@ -205,9 +205,18 @@ def _cumsum(writer: _Writer, node: Node, inputs: list[str], outputs: list[str]) 
 def _topk(writer: _Writer, node: Node, inputs: list[str], outputs: list[str]) -> list[onnx.NodeProto]:
     attributes = {key: node.attributes[key] for key in ("axis", "largest", "sorted")}
     places = f"{outputs[1]}.long"
-    count = writer.ints([_fixed(node.attributes["k"], "top-k")])
+    sizes, count = _count(writer, node, inputs[0], f"{outputs[0]}.count")
     topk = writer.make("TopK", [*inputs, count], [outputs[0], places], **attributes)
-    return [topk, writer.make("Cast", [places], [outputs[1]], to=onnx.TensorProto.INT32)]
+    return [*sizes, topk, writer.make("Cast", [places], [outputs[1]], to=onnx.TensorProto.INT32)]
+
+
+def _count(writer: _Writer, node: Node, source: str, name: str) -> tuple[list[onnx.NodeProto], str]:
+    """(nodes, name) of a top-k's number of elements; one that grows must be the whole axis, as a sort's is."""
+    count, axis = node.attributes["k"], int(node.attributes["axis"])  # type: ignore[arg-type]
+    if not isinstance(count, Grows) or count != node.inputs[0].shape[axis]:
+        return [], writer.ints([_fixed(count, "top-k")])
+    shape = writer.make("Shape", [source], [f"{name}.shape"])
+    return [shape, writer.make("Gather", [f"{name}.shape", writer.ints([axis])], [name])], name
 
 
 def _argmax(writer: _Writer, node: Node, inputs: list[str], outputs: list[str]) -> list[onnx.NodeProto]:

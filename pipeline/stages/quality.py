@@ -5,12 +5,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.build.stage import Input, Log, Stage
 from pipeline.verify.applies import proves_text
 
+if TYPE_CHECKING:
+    from pipeline.verify.gate import Check
+    from pipeline.verify.product import Subject
+
 SHIPPED = ("link", "weights", "embedding", "config", "tokenizer")
+
+ENCODER = ("visual_link", "visual_weights", "visual_graph")
 
 STAGE = Stage(
     name="quality",
@@ -24,6 +30,10 @@ STAGE = Stage(
         Input("config", ("config.json", "llm_config.json")),
         Input("reference"),
         Input("selfcheck", ("selfcheck.json",)),
+        Input("visual_graph", ("visual.json",)),
+        Input("visual_link", ("visual.mnn",)),
+        Input("visual_weights", ("visual.mnn.weight", "weights.json")),
+        Input("visual_selfcheck", ("pictures.json",)),
     ),
     config=(
         *("quant.bits", "target.accept_tokenizer_limits"),
@@ -44,7 +54,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     verify, bits = config["verify"], int(config["quant"]["bits"])
     with tempfile.TemporaryDirectory(prefix="product-") as scratch:
         subject = product.Subject(
-            folder=product.assemble([inputs[name] for name in SHIPPED], Path(scratch) / "product"),
+            folder=product.assemble(_shipped(inputs), Path(scratch) / "product"),
             bits=bits,
             limits=gate.limits_for(verify["thresholds"], bits),
             threads=int(verify["threads"]),
@@ -52,13 +62,32 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
             reference=product.read_json(inputs["reference"] / "reference.json"),
             reference_folder=inputs["reference"],
             separate_table=product.read_json(inputs["embedding"] / "embedding.json")["mode"] == "separate",
+            accept_tokenizer_limits=bool(config.get("target", {}).get("accept_tokenizer_limits", False)),
         )
         weights = product.read_json(inputs["weights"] / "weights.json")
         tokenizer = product.read_json(inputs["tokenizer"] / "tokenizer.json")
         selfcheck = product.read_json(inputs["selfcheck"] / "selfcheck.json")
         report = product.judge(subject, weights, tokenizer, selfcheck, str(verify["mode"]))
+        if "visual_link" in inputs and report.passed:  # a file that is too short would kill the engine
+            report.checks += _pictures(inputs, subject)
     parity = product.read_json(inputs["parity"] / "parity.json")
     report.checks += parity_checks(parity, bool(config.get("target", {}).get("accept_tokenizer_limits", False)))
     path = report.write(out)
     log.note(gate.summary(report))
     gate.enforce(report, path)
+
+
+def _pictures(inputs: Mapping[str, Path], subject: Subject) -> list[Check]:
+    from pipeline.verify import picture_checks, product
+
+    told = product.read_json(inputs["visual_selfcheck"] / "pictures.json")
+    weights = product.read_json(inputs["visual_weights"] / "weights.json")
+    limit = float(subject.limits["selfcheck_logit_error"])
+    return [
+        *picture_checks.selfcheck_checks(told, limit),
+        *picture_checks.product_checks(subject.folder, weights, subject.threads),
+    ]
+
+
+def _shipped(inputs: Mapping[str, Path]) -> list[Path]:
+    return [inputs[name] for name in (*SHIPPED, *ENCODER) if name in inputs]

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.build.stage import Log
+from pipeline.errors import UserError
+from pipeline.graph.towers import families
 
 GRAPH_FILES = (
     "config.json",
@@ -20,6 +22,7 @@ GRAPH_FILES = (
     "processor_config.json",
     "tensors.json",
     "small.safetensors",
+    "tokenizer.json",
     "*.py",
 )
 
@@ -27,6 +30,20 @@ GRAPH_FILES = (
 def wants(kind: str) -> Callable[[Mapping[str, Any]], bool]:
     """Whether a recipe builds the encoder `kind`: the model has one, and the recipe does not leave it out."""
     return lambda recipe: kind in (recipe["model"].get("modalities") or []) and recipe[kind]["mode"] != "off"
+
+
+def refuse_forgotten(checkpoint: Path, config: Mapping[str, Any]) -> None:
+    """Raises UserError if the model has an encoder of which the recipe says nothing: it would be left out unasked."""
+    content = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    listed = config["model"].get("modalities") or []
+    wanted = {kind: (config.get(kind) or {}).get("mode", "auto") != "off" for kind in families.SECTIONS}
+    families.check(content, wanted)
+    for kind in families.modalities(content):
+        if wanted[kind] and kind not in listed:
+            raise UserError(
+                f"the model has a {kind} encoder, and the recipe's model.modalities does not name it",
+                f"add model.modalities=[{kind}], or {kind}.mode=off for the text part alone",
+            )
 
 
 def write_graph(kind: str, config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:

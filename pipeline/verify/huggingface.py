@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StageFailed
+from pipeline.graph.towers.loader import loader
 from pipeline.verify.gguf_speed import parsed_once
 
 
@@ -51,15 +52,14 @@ def load_model(folder: Path, model: Mapping[str, Any], adapter: Path | None = No
     adapter: a folder of one adapter, or of several (0/…, 1@0.3/…); weight multiplies all of them.
     """
     import torch
-    from transformers import AutoModelForCausalLM
-
     if quantised_with(folder):
         loaded = _dequantised(folder, bool(model.get("trust_remote_code")))
         return (loaded if adapter is None else _merged(loaded, adapter, weight)).eval()
     options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": bool(model.get("trust_remote_code"))}
     if not gguf_file(folder):
         options["use_safetensors"] = None if model.get("allow_pickle") else True
-    loaded = load(AutoModelForCausalLM, folder, **options)
+    auto = loader(None if gguf_file(folder) else load_config(folder, trust_remote_code=options["trust_remote_code"]))
+    loaded = load(auto, folder, **options)
     return (loaded if adapter is None else _merged(loaded, adapter, weight)).eval()
 
 

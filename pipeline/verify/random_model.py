@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pipeline.graph.towers.loader import loader
+
 SEED = 20
 SMALLEST = 2.0**-12  # far above fp16's smallest normal number, so that bfloat16 values survive fp16 storage exactly
 
@@ -19,10 +21,9 @@ def random_model(config: Any) -> Any:
     wrong position, mask or head shows in the logits. Vectors (norms, biases) are moved off 0 and 1, so each counts.
     """
     import torch
-    from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
-    build: Any = AutoModelForCausalLM.from_config
+    build: Any = loader(config).from_config
     torch.manual_seed(SEED)
     with no_init_weights():  # matrices are drawn below; drawing them twice would take most of the time
         model = build(config, dtype=torch.float32, attn_implementation="eager")

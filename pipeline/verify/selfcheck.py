@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -13,9 +13,19 @@ import numpy as np
 
 from pipeline.build.config import subset
 from pipeline.build.stage import Log
+from pipeline.graph.towers import families
 from pipeline.mnn.runner import Engine
 from pipeline.recipe.schema import Recipe
-from pipeline.stages import checkpoint, embedding, link, tokenizer, weights
+from pipeline.stages import (
+    checkpoint,
+    embedding,
+    link,
+    tokenizer,
+    visual_graph,
+    visual_link,
+    visual_weights,
+    weights,
+)
 from pipeline.stages import config as config_stage
 from pipeline.stages import graph as graph_stage
 from pipeline.verify import huggingface
@@ -23,6 +33,7 @@ from pipeline.verify.metrics import Logits
 from pipeline.verify.product import EXACT, assemble
 
 STAGES: tuple[ModuleType, ...] = (checkpoint, graph_stage, weights, embedding, link, tokenizer, config_stage)
+ENCODERS: dict[str, tuple[ModuleType, ...]] = {"visual": (visual_graph, visual_weights, visual_link)}
 SHIPPED = ("weights", "embedding", "link", "config", "tokenizer")
 PREFILL = 40  # longer than the shrunk sliding window, so that some keys are out of sight
 DECODE = 8
@@ -44,22 +55,24 @@ def fp16_recipe(
 ) -> dict[str, Any]:
     """The recipe of the small model: the user's target and graph, fp16 so that nothing is lost."""
     recipe = asdict(Recipe())
-    recipe["model"] |= {"trust_remote_code": bool(model["trust_remote_code"])}
+    recipe["model"] |= {"trust_remote_code": bool(model["trust_remote_code"]), "modalities": [*families.SECTIONS]}
     recipe["quant"] |= {"name": "fp16", "bits": 16, "block": 0}
     return {**recipe, "target": target, "graph": graph_options}
 
 
-def build(source: Path, work: Path, recipe: Mapping[str, Any]) -> Path:
+def build(source: Path, work: Path, recipe: Mapping[str, Any], encoders: Sequence[str] = ()) -> Path:
     """Take a Hugging Face folder through the stages, in this process; the product's folder, ready for the engine."""
     outputs = {"source": source}
-    for module in STAGES:
+    first, *others = STAGES
+    for module in (first, *(module for kind in encoders for module in ENCODERS[kind]), *others):
         stage = module.STAGE
         out = work / stage.name
         out.mkdir(parents=True)
         inputs = {edge.stage: outputs[edge.stage] for edge in stage.inputs if edge.stage in outputs}
         module.run(subset(recipe, stage.config), inputs, out, _Silent())
         outputs[stage.name] = out
-    return assemble([outputs[name] for name in SHIPPED], work / "product")
+    shipped = [*SHIPPED, *(f"{kind}_{part}" for kind in encoders for part in ("graph", "weights", "link"))]
+    return assemble([outputs[name] for name in shipped], work / "product")
 
 
 def random_tokens(vocabulary: int) -> list[int]:

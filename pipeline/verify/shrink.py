@@ -14,6 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.graph.towers.loader import loader
+from pipeline.verify.shrink_encoders import decoder_layers, shrink_encoders
+
 VOCABULARY = 4096
 WINDOW = 16
 LAYERS = 2
@@ -43,15 +46,19 @@ class Shrunk:
 def shrink(config: Any) -> Shrunk:
     """A copy of a transformers config, small enough to build, export and run in seconds; the original stays."""
     small = copy.deepcopy(config)
-    layers = representative_layers(small)
-    _keep_layers(small, layers)
-    _cut_vocabulary(small)
+    text = small.get_text_config()
+    layers = representative_layers(text)
+    layers = sorted({*layers, *range(min(decoder_layers(small), int(text.num_hidden_layers)))})
+    _keep_layers(text, layers)
+    _cut_vocabulary(text)
     for name in WINDOWS:
-        if getattr(small, name, None):
-            setattr(small, name, min(int(getattr(small, name)), WINDOW))
+        if getattr(text, name, None):
+            setattr(text, name, min(int(getattr(text, name)), WINDOW))
+    shrink_encoders(small)
     if count_parameters(small) <= PARAMETERS:
         return Shrunk(small, layers, scaled=False)
-    scale_widths(small)
+    scale_widths(text)
+    shrink_encoders(small)
     return Shrunk(small, layers, scaled=True)
 
 
@@ -71,9 +78,8 @@ def representative_layers(config: Any) -> list[int]:
 def count_parameters(config: Any) -> int:
     """Parameters of the config's model, from shapes alone."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    build: Any = AutoModelForCausalLM.from_config
+    build: Any = loader(config).from_config
     with torch.device("meta"):
         return int(sum(parameter.numel() for parameter in build(config).parameters()))
 

@@ -15,7 +15,11 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-SPECIALS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
+SPECIALS = (
+    *("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
+    *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
+)
 FIRST = 256  # ids of the special tokens begin after the bytes
 START, END, IMAGE, VIDEO = (FIRST + SPECIALS.index(f"<|{name}|>") for name in (
     "vision_start", "vision_end", "image_pad", "video_pad"))  # fmt: skip
@@ -29,6 +33,8 @@ TEXT = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 4096,
     "tie_word_embeddings": True,
+    "bos_token_id": None,
+    "eos_token_id": FIRST + 1,
 }
 QWEN_TOKENS = {
     "vision_start_token_id": START,
@@ -39,6 +45,44 @@ QWEN_TOKENS = {
 MROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
 
 CONFIGS: dict[str, dict[str, Any]] = {
+    "idefics3": {
+        "text_config": {**TEXT, "model_type": "llama"},
+        "vision_config": {
+            "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "image_size": 64, "patch_size": 8,
+        },
+        "scale_factor": 2,
+        "image_token_id": IMAGE,
+        "tie_word_embeddings": True,
+    },
+    "internvl": {
+        "text_config": {**TEXT, "model_type": "qwen2", "tie_word_embeddings": True},
+        "vision_config": {
+            "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "image_size": [64, 64], "patch_size": [8, 8],
+        },
+        "image_token_id": IMAGE,
+        "tie_word_embeddings": True,
+    },
+    "qwen2_5_vl": {
+        "text_config": {**TEXT, "rope_parameters": MROPE},
+        "vision_config": {
+            "depth": 4, "hidden_size": 64, "out_hidden_size": 128, "intermediate_size": 128, "num_heads": 4,
+            "window_size": 112, "fullatt_block_indexes": [1, 3],
+        },
+        "tie_word_embeddings": True,
+        **QWEN_TOKENS,
+    },
+    "qwen3_vl": {
+        "text_config": {**TEXT, "num_hidden_layers": 4, "head_dim": 32, "rope_parameters": {
+            **MROPE, "mrope_section": [6, 5, 5], "mrope_interleaved": True}},
+        "vision_config": {
+            "depth": 4, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 128,
+            "patch_size": 16, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1, 2],
+        },
+        "tie_word_embeddings": True,
+        **QWEN_TOKENS,
+    },
     "qwen2_vl": {
         "text_config": {**TEXT, "rope_parameters": MROPE},
         "vision_config": {"depth": 3, "embed_dim": 64, "hidden_size": 128, "num_heads": 4, "mlp_ratio": 2},
@@ -46,6 +90,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **QWEN_TOKENS,
     },
 }
+CONFIGS["smolvlm"] = CONFIGS["idefics3"]
 PROCESSORS: dict[str, dict[str, Any]] = {
     "qwen2_vl": {
         "image_processor_type": "Qwen2VLImageProcessor",
@@ -58,6 +103,29 @@ PROCESSORS: dict[str, dict[str, Any]] = {
         "image_std": [0.26862954, 0.26130258, 0.27577711],
     },
 }
+PROCESSORS["qwen2_5_vl"] = PROCESSORS["qwen2_vl"]
+PROCESSORS["qwen3_vl"] = {
+    **PROCESSORS["qwen2_vl"], "patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "min_pixels": 4096,
+}  # fmt: skip
+PROCESSORS["idefics3"] = {
+    "image_processor_type": "Idefics3ImageProcessor",
+    "size": {"longest_edge": 256},
+    "max_image_size": {"longest_edge": 64},
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+    "resample": 1,
+    "do_image_splitting": True,
+}
+PROCESSORS["internvl"] = {
+    "image_processor_type": "GotOcr2ImageProcessor",
+    "size": {"height": 64, "width": 64},
+    "crop_to_patches": True,
+    "min_patches": 1,
+    "max_patches": 6,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+}
+PROCESSORS["smolvlm"] = {**PROCESSORS["idefics3"], "image_processor_type": "SmolVLMImageProcessor"}
 
 
 def write_model(family: str, folder: Path, seed: int = 0, **changes: Any) -> Path:

@@ -20,13 +20,13 @@ from pipeline.graph.bindings import Bindings, bind, small_values
 from pipeline.graph.export import owners, parameter_names, traced_errors
 from pipeline.graph.ir import Graph
 from pipeline.graph.linear import Head, function_rules
-from pipeline.graph.lowering import LOWERINGS
 from pipeline.graph.model import Model, fill_buffers, instantiate, load_config, tabulate_rotary
 from pipeline.graph.passes.dead import drop_dead
 from pipeline.graph.passes.linear_input import drop_linear_reshapes
 from pipeline.graph.passes.order import order_nodes
 from pipeline.graph.passes.reshapes import join_reshapes
-from pipeline.graph.towers import attention, families, patches, tables
+from pipeline.graph.towers import attention, families, frames, patches, tables
+from pipeline.graph.towers.lowering import LOWERINGS
 from pipeline.graph.towers.tower import Tower
 from pipeline.graph.tracer import Options, Tracer
 
@@ -124,4 +124,5 @@ def _rules(classes: dict[str, type]) -> dict[Any, Any]:
     nothing = torch.empty(0)
     head = Head(-1, -1, "", nothing, nothing, nothing)
     rules: dict[Any, Any] = function_rules(head, classes)
-    return rules | {F.embedding: tables.embedding, F.conv2d: patches.convolution, F.conv3d: patches.convolution}
+    images = {F.conv2d: patches.convolution, F.conv3d: patches.convolution}
+    return rules | images | frames.RULES | {F.embedding: tables.embedding}

@@ -12,11 +12,29 @@ from typing import Any
 from pipeline.errors import UserError
 
 VISUAL: dict[str, str] = {
+    "idefics3": "pipeline.graph.towers.idefics3",
+    "internvl": "pipeline.graph.towers.internvl",
+    "qwen2_5_vl": "pipeline.graph.towers.qwen2_5_vl",
     "qwen2_vl": "pipeline.graph.towers.qwen2_vl",
+    "qwen3_vl": "pipeline.graph.towers.qwen3_vl",
+    "smolvlm": "pipeline.graph.towers.idefics3",
 }
-AUDIO: dict[str, str] = {}
+AUDIO: dict[str, str] = {
+    "qwen2_audio": "pipeline.graph.towers.qwen2_audio",
+}
 
-REFUSED: dict[str, str] = {}
+_BOTH_WAYS = "its picture tokens see each other in both directions, for which the engine's decoder has no mask"
+_LINEAR = "its decoder remembers more than attention's keys and values"
+
+REFUSED: dict[str, str] = {
+    "gemma3": _BOTH_WAYS,
+    "gemma4": _BOTH_WAYS,
+    "lfm2_vl": _LINEAR,
+    "minicpmv4_6": "its resampler needs sizes that the engine feeds to MiniCPM-V's older graphs only",
+    "minicpmv4_7": "its resampler needs sizes that the engine feeds to MiniCPM-V's older graphs only",
+    "paligemma": _BOTH_WAYS,
+    "qwen3_5": _LINEAR,
+}
 
 # The section of config.json that says that a model has such an encoder.
 SECTIONS = {"visual": ("vision_config",), "audio": ("audio_config",)}

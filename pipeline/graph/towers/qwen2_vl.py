@@ -14,6 +14,8 @@ from pipeline.graph.towers import qwen_positions
 from pipeline.graph.towers.tower import Given, Tensors, Tower, processor, require
 from pipeline.graph.tracer import Options
 
+CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
+CLIP_DEVIATION = [0.26862954, 0.26130258, 0.27577711]
 ENGINE_POSITIONS = (
     "visual.positions=engine: the engine places text after a picture by its number of tokens while it decodes, and "
     "after a picture higher than wide also in the prompt; answers about pictures differ from the model's own"
@@ -99,11 +101,14 @@ def rows(found: torch.Tensor, position_ids: torch.Tensor, merge: int, options: O
     return found.unsqueeze(1)
 
 
-def engine_keys(config: PretrainedConfig, folder: Path) -> dict[str, Any]:
-    """llm_config.json's: token ids from config.json, mean and deviation from the image processor."""
+def engine_keys(config: PretrainedConfig, folder: Path, centred: bool = False) -> dict[str, Any]:
+    """llm_config.json's: token ids from config.json, mean and deviation from the image processor.
+
+    Where that says none they are transformers' defaults: CLIP's, or 0.5 and 0.5 for a model that is `centred`.
+    """
     settings = processor(folder)
-    mean = settings.get("image_mean", [0.48145466, 0.4578275, 0.40821073])
-    deviation = settings.get("image_std", [0.26862954, 0.26130258, 0.27577711])
+    mean = settings.get("image_mean", [0.5] * 3 if centred else CLIP_MEAN)
+    deviation = settings.get("image_std", [0.5] * 3 if centred else CLIP_DEVIATION)
     return {
         "is_visual": True,
         "image_size": 420,

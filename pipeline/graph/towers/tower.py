@@ -21,9 +21,9 @@ from typing import Any
 import torch
 
 from pipeline.errors import UserError
+from pipeline.graph.towers.tower_files import PROCESSORS
 
 Tensors = Mapping[str, torch.Tensor]
-PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,28 @@ def processor(folder: Path, name: str = "image_processor") -> dict[str, Any]:
     return found
 
 
-def require(holds: bool, what: str) -> None:
+def token_ids(folder: Path, tokens: Sequence[str]) -> dict[str, int]:
+    """The ids of those of `tokens` that the checkpoint's tokenizer.json has, as added tokens or in its vocabulary."""
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = content.get("model", {}).get("vocab", {})
+    found = {token: int(vocabulary[token]) for token in tokens if token in vocabulary}
+    return found | {
+        entry["content"]: int(entry["id"]) for entry in content.get("added_tokens", []) if entry["content"] in tokens
+    }
+
+
+def token_text(folder: Path, number: int) -> str:
+    """The text of an added token. UserError if tokenizer.json has none of that number."""
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    for entry in content.get("added_tokens", []):
+        if int(entry["id"]) == number:
+            return str(entry["content"])
+    raise UserError(f"the tokenizer has no added token {number}, which config.json calls the image's")
+
+
+def require(holds: bool, what: str, kind: str = "visual") -> None:
     """Raises UserError that the engine cannot take the encoder because of `what`."""
     if not holds:
         raise UserError(
-            f"the engine cannot run this encoder: {what}", "build the text part alone with visual.mode=off"
+            f"the engine cannot run this encoder: {what}", f"build the text part alone with {kind}.mode=off"
         )

@@ -1,0 +1,63 @@
+"""A vision model's encoder and special tokens in the small copy of its config (shrink.py does the decoder)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+LAYERS = 2
+DEEPSTACK = 3  # the first decoder layers take these features: the small decoder must have as many, and one more
+FIRST = 256  # ids behind the bytes of the small tokeniser
+ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
+TOKENS = (
+    *("<|image|>", "<|video|>", "<|vision_start|>", "<|vision_end|>"),
+    *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
+)
+FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+DEPTHS = ("depth", "num_hidden_layers")
+WIDTHS = ("out_hidden_size",)  # of the encoder's output: the decoder's width
+
+
+def decoder_layers(config: Any) -> int:
+    """How many decoder layers the encoder asks for at least."""
+    vision = getattr(config, "vision_config", None)
+    return DEEPSTACK + 1 if getattr(vision, "deepstack_visual_indexes", None) else 0
+
+
+def shrink_encoders(config: Any) -> None:
+    """Two layers of each encoder (three with deepstack), its output as wide as the decoder, tokens behind the bytes."""
+    vision = getattr(config, "vision_config", None)
+    if vision is None:
+        return
+    levels = getattr(vision, "deepstack_visual_indexes", None)
+    depth = max(LAYERS, len(levels or ()))
+    for name in DEPTHS:
+        if isinstance(getattr(vision, name, None), int):
+            setattr(vision, name, min(int(getattr(vision, name)), depth))
+    if levels:
+        vision.deepstack_visual_indexes = list(range(len(levels)))
+    if getattr(vision, "fullatt_block_indexes", None):
+        vision.fullatt_block_indexes = [1]
+    hidden = int(config.get_text_config().hidden_size)
+    for name in WIDTHS:
+        if getattr(vision, name, None):
+            setattr(vision, name, hidden)
+    if config.model_type == "qwen2_vl":  # its encoder calls its output's width so
+        vision.hidden_size = hidden
+    for number, name in enumerate(FIELDS):
+        if getattr(config, name, None) is not None:
+            setattr(config, name, FIRST + number)
+
+
+def plain_tokens(ids: list[int]) -> list[int]:
+    """`ids` without those of pictures: the engine dies on an image token that has none."""
+    return [token - FIRST + 3 if FIRST <= token < FIRST + len(TOKENS) else token for token in ids]
+
+
+def write_tokenizer(folder: Path) -> None:
+    """tokenizer.json with the bytes and TOKENS."""
+    from pipeline.verify.random_model import byte_tokenizer
+
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens(list(TOKENS))
+    tokenizer.save(str(folder / "tokenizer.json"))

@@ -1,0 +1,26 @@
+"""Tiny vision models through the real stages to a folder that the engine opens."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.recipe.schema import Recipe
+from pipeline.verify.selfcheck import build
+from tests.towers.models import write_model
+
+
+def recipe(**visual: Any) -> dict[str, Any]:
+    """A recipe in fp16; `visual` are keys of its section."""
+    whole = asdict(Recipe())
+    whole["quant"] |= {"bits": 16, "block": 0}
+    whole["model"]["modalities"] = ["visual"]
+    whole["visual"] |= visual
+    return whole
+
+
+def build_family(family: str, work: Path, **visual: Any) -> Path:
+    """`work`/source and the product's folder."""
+    write_model(family, work / "source")
+    return build(work / "source", work, recipe(**visual), encoders=("visual",))
