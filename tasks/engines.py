@@ -94,7 +94,10 @@ def _reference(manifest: dict[str, Any], store: Store, folder: Path) -> tuple[di
     """(reference.json, logits.npy) that the gate compared with, from the store. Raises UserError, StageFailed."""
     said = manifest.get("stages", {}).get("reference")
     if said is None:
-        raise UserError(f"{shown(folder)} was made with verify=off", "export it with verify=fast: it needs a reference")
+        raise UserError(
+            f"{shown(folder)} has no reference logits: made with verify=off, or it writes no text",
+            "export a language model with verify=fast",
+        )
     record = store.find("reference", said["key"])
     if record is None or not all(store.verified(blob) for blob in record.files.values()):
         raise StageFailed(f"the reference of {shown(folder)} is not in the store", "doit export with its recipe")
