@@ -7,11 +7,12 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.recipe import adapter_paths
 from pipeline.use.settings import check_keys, overrides, positive
 
 _STORE = Path("artifacts") / ".cache"
@@ -112,7 +113,16 @@ def _links(recipe: Mapping[str, Any], folder: Path) -> tuple[Path, Path | None]:
     source = _link(resolve(recipe["model"], cache, _Notes()).files, folder / "source")
     if recipe["adapter"]["mode"] == "none":
         return source, None
-    return source, _link(resolve_adapter(recipe["adapter"], cache, _Notes()).files, folder / "adapter")
+    return source, _link(resolve_adapter(_one_adapter(recipe["adapter"]), cache, _Notes()).files, folder / "adapter")
+
+
+def _one_adapter(adapter: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer needs no split: a single split adapter is merged; of several, one has to be chosen."""
+    parts = adapter_paths.parse(str(adapter["path"]))
+    if adapter["mode"] == "split" and len(parts) > 1:
+        raise UserError("adapter.path: split adapters answer one at a time", "give one of them")
+    path = str(replace(parts[0], name="")) if adapter["mode"] == "split" else adapter["path"]
+    return {**adapter, "mode": "merge", "path": path}
 
 
 def _link(files: Mapping[str, Any], folder: Path) -> Path:

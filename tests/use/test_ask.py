@@ -67,6 +67,12 @@ def test_an_adapter_is_part_of_the_model(
     told = capsys.readouterr().out
     assert told == _ids(folder, adapted)[1] + "\n"
     assert told != _ids(folder, model)[1] + "\n"
+    split = ["adapter=split", f"adapter.path=pirate={tmp_path / 'lora'}", store]
+    assert main(["ask", str(folder), "Hi", *split, "--max-new-tokens", "6"]) == 0
+    assert capsys.readouterr().out == told
+    both = ["adapter=split", f"adapter.path={tmp_path / 'lora'}+{tmp_path / 'lora'}", store]
+    assert main(["ask", str(folder), "Hi", *both]) == 3
+    assert "split adapters answer one at a time" in capsys.readouterr().err
 
 
 def test_another_model_parts_from_it(
