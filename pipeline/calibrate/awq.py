@@ -45,7 +45,7 @@ class _Found:
         """`scale` by source channel, at the place that `point` names."""
         for name in point.scaled:
             self.inputs[name] = scale[point.channels]
-            self.squares[name] = self.squares[name] / np.square(scale[point.channels])
+            self.squares[name] = np.asarray(self.squares[name] / np.square(scale[point.channels]), np.float32)
         if point.norm:
             self.norms[point.norm] = scale
         else:
@@ -133,16 +133,16 @@ def _best(
 def _by_source(square: F32, channels: NDArray[np.intp]) -> F32:
     """Mean of `square` over the inputs that come from each source channel."""
     total = np.bincount(channels, square.astype(np.float64)) / np.bincount(channels)
-    return np.maximum(total, FLOOR * total.mean() + 1e-12).astype(np.float32)
+    return np.asarray(np.maximum(total, FLOOR * total.mean() + 1e-12), np.float32)
 
 
 def _scale(square: F32, power: float) -> F32:
     logarithms = 0.5 * power * np.log(square.astype(np.float64))
-    return np.exp(logarithms - logarithms.mean()).astype(np.float32)
+    return np.asarray(np.exp(logarithms - logarithms.mean()), np.float32)
 
 
 def _error(weights: F32, linear: Linear, precision: Precision, scale: F32, hessian: F32) -> float:
     """Mean squared error of the outputs of all rows of `linear`, from that of the rows given."""
-    importance = np.ascontiguousarray(hessian.diagonal()) / np.square(scale)
+    importance = np.asarray(hessian.diagonal() / np.square(scale), np.float32)
     miss = nearest(weights * scale, importance, precision) / scale - weights
     return float(np.einsum("ij,ij->", miss @ hessian, miss, dtype=np.float64) / len(weights) * linear.out_features)

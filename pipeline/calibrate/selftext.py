@@ -49,7 +49,7 @@ def write(
     texts: list[list[int]] = [[] for _ in range(count)]
     past, logits = None, None
     for step in range(length):
-        drawn = None if logits is None else _drawn(logits, generator)
+        drawn: list[int] | None = None if logits is None else _drawn(logits, generator)
         for row, text in enumerate(texts):
             if drawn is not None and not forced[row]:
                 forced[row] = [drawn[row]]
