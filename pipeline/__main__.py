@@ -15,6 +15,7 @@ VERBS = {
     "ask": "ask the Hugging Face model itself",
     "bench": "measure prefill and decode speed",
     "embed": "vectors of texts, from an embedding product",
+    "rerank": "how well documents answer a query",
     "serve": "an OpenAI-compatible server",
     "inspect": "what is inside a product",
     "tokens": "a text's tokens, the engine's and Hugging Face's",

@@ -48,6 +48,7 @@ def export_sentence(
     """
     torch.set_num_threads(1)
     config = load_config(checkpoint, trust_remote_code)
+    _refuse_rerankers(config)
     listed = json.loads((checkpoint / "tensors.json").read_text(encoding="utf-8"))["tensors"]
     model = _instantiate(config, trust_remote_code, has_pooler=any(".pooler." in f".{name}" for name in listed))
     bindings = bind(model, {name: entry["shape"] for name, entry in listed.items()})
@@ -66,6 +67,15 @@ def export_sentence(
     described |= {"linears": layout.linears(graph, bindings), "tables": layout.tables(graph, bindings)}
     described["notes"] = [*short.notes, *_notes(sentence)]
     return Exported(out / "llm.onnx", {}, described)
+
+
+def _refuse_rerankers(config: PretrainedConfig) -> None:
+    named = next((name for name in config.architectures or [] if name.endswith("ForSequenceClassification")), "")
+    if named:
+        raise UserError(
+            f"a {named} scores pairs of texts, for which the engine's Python wheel has no class",
+            "use a reranker that answers yes or no, e.g. model=qwen3-reranker-0.6b",
+        )
 
 
 def _instantiate(config: PretrainedConfig, trust_remote_code: bool, has_pooler: bool) -> Model:

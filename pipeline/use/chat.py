@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from pipeline.errors import PipelineError
 from pipeline.mnn.runner import Engine, EngineError
 from pipeline.use import commands
+from pipeline.use.media import encode
 from pipeline.use.sampler import Sampler, Sampling
 from pipeline.use.session import Answer, Request, Session
 from pipeline.use.settings import (
@@ -93,9 +94,11 @@ class Chat:
         self.engine.close()
 
     def _answer(self) -> Iterator[str]:
-        ids = self.engine.tokenize(self.engine.apply_template(self.messages))
+        prompt = encode(
+            self.engine, self.engine.apply_template(self.messages), allow_net=self.arguments.allow_net
+        )
         limit = new_tokens(self.engine, self.arguments.max_new_tokens)
-        request = Request(ids, limit, cancelled=lambda: self.cancelled)
+        request = Request(prompt.ids, limit, cancelled=lambda: self.cancelled, fresh=prompt.fresh)
         return self.session.stream(request, self.sampler, self.last)
 
     @contextlib.contextmanager

@@ -21,7 +21,7 @@ NO_PROMPT = "none"
 def main(arguments: Sequence[str]) -> int:
     """0 when every text has its vector."""
     options = _parse(arguments)
-    texts = _texts(options.texts)
+    texts = read_texts(options.texts)
     if options.out is not None and options.out.suffix not in (".npy", ".jsonl"):
         raise UserError(f"--out {options.out}: vectors are written as .npy or .jsonl")
     with open_embedder(options, overrides(options.assignments)) as engine:
@@ -81,7 +81,7 @@ def _write(out: Path, records: Iterator[dict[str, Any]]) -> None:
         np.save(file, np.stack([record["embedding"] for record in records]))
 
 
-def _texts(given: Sequence[str]) -> list[str]:
+def read_texts(given: Sequence[str]) -> list[str]:
     """The texts themselves, or the lines of a file if the only one names it (.jsonl: their `text`)."""
     path = Path(given[0])
     if len(given) > 1 or "\n" in given[0] or len(given[0]) > 255 or not path.is_file():
@@ -94,11 +94,9 @@ def _texts(given: Sequence[str]) -> list[str]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     if not lines:
         raise UserError(f"{path} holds no text", "write one a line")
-    return [_from_json(path, number, line) for number, line in enumerate(lines, 1)] if _is_json(path) else lines
-
-
-def _is_json(path: Path) -> bool:
-    return path.suffix == ".jsonl"
+    if path.suffix != ".jsonl":
+        return lines
+    return [_from_json(path, number, line) for number, line in enumerate(lines, 1)]
 
 
 def _from_json(path: Path, number: int, line: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from pipeline.errors import UserError
 from pipeline.mnn.runner import EngineError
+from pipeline.use.media import encode
 from pipeline.use.prompts import Prompt, read_prompts
 from pipeline.use.sampler import Sampler
 from pipeline.use.session import Answer, Request, Session
@@ -56,7 +57,9 @@ class Runner:
         engine = session.engine
         seed = None if self.arguments.seed is None else self.arguments.seed + prompt.line
         sampler = Sampler(sampling_of(engine, self.keys, self.arguments.greedy), seed)
-        ids = engine.tokenize(engine.apply_template(prompt.messages))
+        ids = encode(
+            engine, engine.apply_template(prompt.messages), allow_net=self.arguments.allow_net
+        ).ids
         limit = new_tokens(engine, self.arguments.max_new_tokens)
         return session.complete(Request(ids, limit, fresh=True), sampler)
 

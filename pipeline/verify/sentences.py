@@ -84,8 +84,8 @@ def similarities(vectors: Vectors) -> NDArray[np.float64]:
 
 def rank_correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Spearman's: Pearson's correlation of the ranks (ties do not occur among cosines of different texts)."""
-    ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    one, other = (np.argsort(np.argsort(values)).astype(np.float64) for values in (first, second))
+    return cosine(one - one.mean(), other - other.mean())
 
 
 def _without_vectors(report: Report, reason: str) -> Report:

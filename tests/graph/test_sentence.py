@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,12 @@ def test_the_layout_says_how_long_a_text_may_be(tmp_path: Path) -> None:
         "causal": False, "dimensions": 64, "pooling": "mean", "normalize": True, "prompts": {}, "default_prompt": "",
         "lowercase": False,
     }  # fmt: skip
+
+
+def test_a_reranker_with_a_head_of_its_own_is_refused(tmp_path: Path) -> None:
+    source = write_sentence_model("bge-m3", tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    config["architectures"] = ["XLMRobertaForSequenceClassification"]
+    (source / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="pairs of texts"):
+        export(source, tmp_path, SentenceConfig("cls", True))

@@ -34,6 +34,10 @@ class Embedder(Engine):
         self.sentence: Mapping[str, Any] = self.product.manifest.get("model", {}).get("sentence", {})
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
+    def __enter__(self) -> Embedder:
+        self.load()
+        return self
+
     def load(self) -> None:
         """As Engine's. An embedding model's keys are read from files only: they are written for this session."""
         if self._process is not None:

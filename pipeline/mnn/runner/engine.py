@@ -120,6 +120,17 @@ class Engine:
         ids, _ = self._call("tokenize", text=text)
         return list(ids)
 
+    def tokenize_sounds(self, text: str, sounds: Sequence[Logits]) -> list[int]:
+        """The ids of a text in which <audio>audio_0</audio>, … stand for `sounds`, float32 [samples] at 16 kHz.
+
+        The sounds are heard now; their rows go into the next prefill or logits, which must be of these ids.
+        """
+        ids, _ = self._call("tokenize_sounds", sounds, text=text)
+        pad = int(self.product.config.get("audio_pad", -1))
+        if list(ids).count(pad) < len(sounds):
+            raise self._failure("did not take the sounds")
+        return list(ids)
+
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
         """The bytes of each token (a token may end inside a UTF-8 character)."""
         pieces, _ = self._call("token_bytes", ids=self._checked(ids))
@@ -225,11 +236,13 @@ class Engine:
         theirs.close()
         self._connection = ours
 
-    def _call(self, call: str, **arguments: Any) -> tuple[Any, list[wire.Array]]:
+    def _call(
+        self, call: str, arrays: Sequence[wire.Array] = (), **arguments: Any
+    ) -> tuple[Any, list[wire.Array]]:
         if self._connection is None:
             raise EngineError(f"{self.product.folder.name}: the engine is not running", "enter the Engine with `with`")
         try:
-            wire.send(self._connection, {"call": call, "arguments": arguments})
+            wire.send(self._connection, {"call": call, "arguments": arguments}, arrays)
             if not self._connection.poll(self.timeout):
                 raise self._failure(f"gave no answer to {call} within {self.timeout:g} s")
             head, arrays = wire.receive(self._connection)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.use.media import picture_tag, tag
 from pipeline.use.prompts import Message, check_messages
 from pipeline.use.sampler import GREEDY, Sampling
+from pipeline.use.sound import Wave, read_sound
 
 _COMMON = {
     "model", "stream", "stream_options", "temperature", "top_p", "top_k", "min_p", "stop", "max_tokens", "seed",
@@ -36,7 +39,10 @@ class BadRequest(UserError):
 
 @dataclass(frozen=True)
 class Ask:
-    """A checked request. messages for a chat, prompt for a plain completion."""
+    """A checked request. messages for a chat, prompt for a plain completion. sounds: what audio tags stand for.
+
+    pictures: the data: URLs that picture tags stand for.
+    """
 
     messages: tuple[Message, ...]
     prompt: str
@@ -47,6 +53,8 @@ class Ask:
     seed: int | None
     changes: Mapping[str, Any]
     greedy: bool
+    sounds: tuple[Wave, ...] = ()
+    pictures: tuple[str, ...] = ()
 
     def sampling(self, product: Sampling) -> Sampling:
         """The product's sampler with the request's changes. Temperature 0 is greedy, as everywhere."""
@@ -91,8 +99,10 @@ def parse(body: Any, kind: str, model: str) -> Ask:
     if not isinstance(options, dict) or set(options) - {"include_usage"}:
         raise BadRequest("stream_options: only include_usage is supported")
     changes = _changes(given)
+    sounds: list[Wave] = []
+    pictures: list[str] = []
     return Ask(
-        messages=_messages(given) if kind == "chat" else (),
+        messages=_messages(given, sounds, pictures) if kind == "chat" else (),
         prompt=_prompt(given) if kind == "text" else "",
         stream=_boolean(given, "stream"),
         include_usage=bool(options.get("include_usage", False)),
@@ -101,6 +111,8 @@ def parse(body: Any, kind: str, model: str) -> Ask:
         seed=_integer(given, "seed", -(1 << 63), (1 << 63) - 1),
         changes={key: value for key, value in changes.items() if (key, value) != ("temperature", 0.0)},
         greedy=changes.get("temperature") == 0.0,
+        sounds=tuple(sounds),
+        pictures=tuple(pictures),
     )
 
 
@@ -113,27 +125,55 @@ def _changes(given: Mapping[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _messages(given: Mapping[str, Any]) -> tuple[Message, ...]:
-    """Content may be text, or a list of parts that are all text."""
+def _messages(given: Mapping[str, Any], sounds: list[Wave], pictures: list[str]) -> tuple[Message, ...]:
+    """Content may be text, or a list of parts; sounds are appended to `sounds`, pictures' URLs to `pictures`."""
     value = given.get("messages")
     if isinstance(value, list):
-        value = [_flat(message) if isinstance(message, dict) else message for message in value]
+        value = [_flat(message, sounds, pictures) if isinstance(message, dict) else message for message in value]
     try:
         return check_messages(value, "messages")
     except UserError as error:
         raise BadRequest(str(error)) from None
 
 
-def _flat(message: dict[str, Any]) -> dict[str, Any]:
+def _flat(message: dict[str, Any], sounds: list[Wave], pictures: list[str]) -> dict[str, Any]:
     extra = sorted(set(message) - {"role", "content", "name"})
     if extra:
         raise BadRequest(f"messages: unsupported field: {', '.join(extra)}")
     parts = message.get("content")
     if not isinstance(parts, list):
         return message
-    if not all(isinstance(part, dict) and part.get("type") == "text" for part in parts):
-        raise BadRequest("messages: only parts of type text are supported")
-    return {**message, "content": "".join(str(part.get("text", "")) for part in parts)}
+    return {**message, "content": "".join(_part(part, sounds, pictures) for part in parts)}
+
+
+def _picture(part: dict[str, Any], pictures: list[str]) -> str:
+    found = part.get("image_url")
+    url = found.get("url") if isinstance(found, dict) else found
+    if not isinstance(url, str) or not url.startswith("data:"):
+        raise BadRequest("image_url: a data: URL with the picture in base64 is needed; this server fetches nothing")
+    pictures.append(url)
+    return picture_tag(len(pictures) - 1)
+
+
+def _part(part: Any, sounds: list[Wave], pictures: list[str]) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text":
+        return str(part.get("text", ""))
+    if kind == "image_url":
+        return _picture(part, pictures)
+    if kind != "input_audio":
+        raise BadRequest("messages: only parts of type text, image_url and input_audio are supported")
+    sound = part.get("input_audio")
+    if not isinstance(sound, dict) or sound.get("format") != "wav" or not isinstance(sound.get("data"), str):
+        raise BadRequest("input_audio: `data` in base64 and `format` wav are needed")
+    try:
+        content = base64.b64decode(sound["data"], validate=True)
+        sounds.append(read_sound(content, "input_audio"))
+    except ValueError:
+        raise BadRequest("input_audio: data is not base64") from None
+    except UserError as error:
+        raise BadRequest(str(error)) from None
+    return tag(len(sounds) - 1)
 
 
 def _prompt(given: Mapping[str, Any]) -> str:

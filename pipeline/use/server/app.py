@@ -113,6 +113,8 @@ class _Server:
             seed=ask.seed,
             max_tokens=tokens,
             stops=ask.stops,
+            sounds=ask.sounds,
+            pictures=ask.pictures,
         )
         return self.pool.stream(work, reply.answer)
 

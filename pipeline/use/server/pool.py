@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from pipeline.errors import PipelineError
 from pipeline.mnn.runner import Engine, EngineError
+from pipeline.use.media import encode
 from pipeline.use.sampler import Sampler, Sampling
 from pipeline.use.session import Answer, Request, Session
 from pipeline.use.settings import new_tokens
+from pipeline.use.sound import Wave
 
 # A piece of text, a failure, or None at the end.
 _Piece = str | BaseException | None
@@ -24,7 +26,8 @@ class Busy(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """What an engine is to answer. prompt makes the text, sampling changes the product's sampler.
+    """What an engine is to answer. prompt makes the text, sampling changes the product's sampler. sounds: what the
+    text's audio tags stand for.
 
     A request with a seed asks for the same answer every time, so it does not profit from the cache.
     """
@@ -34,6 +37,8 @@ class Work:
     seed: int | None
     max_tokens: int | None
     stops: tuple[str, ...]
+    sounds: tuple[Wave, ...] = ()
+    pictures: tuple[str, ...] = ()
 
 
 class Pool:
@@ -114,10 +119,11 @@ class Pool:
 
     def _pieces(self, session: Session, work: Work, answer: Answer, cancelled: threading.Event) -> Iterator[str]:
         engine = session.engine
-        ids = engine.tokenize(work.prompt(engine))
+        prompt = encode(engine, work.prompt(engine), work.sounds, pictures=work.pictures)
         sampler = Sampler(work.sampling(self._sampling_of(engine)), work.seed)
         limit = new_tokens(engine, work.max_tokens)
-        request = Request(ids, limit, work.stops, cancelled.is_set, fresh=work.seed is not None)
+        fresh = prompt.fresh or work.seed is not None
+        request = Request(prompt.ids, limit, work.stops, cancelled.is_set, fresh=fresh)
         return session.stream(request, sampler, answer)
 
     def _replaced(self, session: Session) -> Session:
