@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StageFailed, UserError
-from pipeline.stages import quality as stage
 from pipeline.stages import parity, reference
+from pipeline.stages import quality as stage
 from pipeline.verify import selfcheck
 from tests.verify.helpers import MODEL, TARGET, Notes, verify_options, write_model
 
