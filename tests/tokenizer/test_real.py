@@ -19,19 +19,19 @@ from .conftest import Fetch
 TEXTS = 20_000
 REAL = ("qwen3", "llama2", "llama3_1", "gemma3", "deepseek_v3", "gpt4o")
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)
-SIZES = dict(  # the models' own vocabularies
-    qwen3=151_669,
-    llama2=32_000,
-    llama3=128_256,
-    llama3_1=128_256,
-    gemma3=262_144,
-    gemini=256_000,
-    deepseek_v3=128_815,
-    gpt4o=200_019,
-    gptoss=200_019,
-    gpt35turbo=100_277,
-    claude=65_000,
-)
+SIZES = {  # the models' own vocabularies
+    "qwen3": 151_669,
+    "llama2": 32_000,
+    "llama3": 128_256,
+    "llama3_1": 128_256,
+    "gemma3": 262_144,
+    "gemini": 256_000,
+    "deepseek_v3": 128_815,
+    "gpt4o": 200_019,
+    "gptoss": 200_019,
+    "gpt35turbo": 100_277,
+    "claude": 65_000,
+}
 MORE = ("gptoss", "gpt35turbo", "claude", "gemini", "llama3")
 
 
