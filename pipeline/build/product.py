@@ -125,6 +125,8 @@ def publish(engine: Engine, product: Product) -> Published:
     engine.absent(blob for _, _, blob in files.values())  # fetches what is missing, all at once
     sources = {name: engine.materialise(edge)[there] for name, (edge, there, _) in files.items()}
     manifest = make_manifest(engine, product, {name: blob for name, (_, _, blob) in files.items()})
+    if tried := _engines_tried(product.folder, manifest["files"]):
+        manifest["engines"] = tried
     with disk_full(product.folder):
         scratch = Path(tempfile.mkdtemp(prefix=f".{product.name}-", dir=product.folder.parent))
         try:
@@ -180,6 +182,16 @@ def _adapters(engine: Engine, product: Product) -> dict[str, Any]:
         return {}
     report = _output(engine, product, ADAPTER_REPORT)
     return {"adapters": {name: {**facts, "verification": report.get(name)} for name, facts in adapters.items()}}
+
+
+def _engines_tried(folder: Path, files: Mapping[str, Any]) -> dict[str, Any]:
+    """What `doit verify engines=…` found out about the same bytes before; {} if nothing."""
+    try:
+        former = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    same = isinstance(former, dict) and former.get("files") == files
+    return dict(former.get("engines", {})) if same else {}
 
 
 def _engine_needs(product: Product, files: Mapping[str, Blob]) -> dict[str, Any]:

@@ -62,6 +62,21 @@ def test_what_an_engine_must_be(files: tuple[str, ...], more: list[str]) -> None
     assert needs == {"oldest": "3.6.0", "built_with": ["MNN_BUILD_LLM", "MNN_METAL", *more]}
 
 
+def test_what_other_engines_made_of_the_same_bytes_is_kept(project: Project) -> None:
+    """Published again (here after an edit) with the same files: the matrix stays. With others: it is gone."""
+    folder = project.export().product.folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"engines": {"3.4.0": {"verdict": "right"}}}))
+    (folder / "llm.mnn").write_bytes(b"edited")
+    assert project.export().how == "built"
+    kept = json.loads((folder / "manifest.json").read_text())
+    assert kept.pop("engines") == {"3.4.0": {"verdict": "right"}}
+    assert kept == manifest
+    (folder / "manifest.json").write_text(json.dumps({**kept, "files": {}, "engines": {"3.4.0": {}}, "key": ""}))
+    assert project.export().how == "built"
+    assert json.loads((folder / "manifest.json").read_text()) == manifest
+
+
 def test_the_manifest_s_digests_are_those_of_sha256sum(project: Project) -> None:
     import hashlib
 
