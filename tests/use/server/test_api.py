@@ -61,6 +61,14 @@ def test_a_completion_takes_one_prompt() -> None:
     assert parse({"prompt": ["a"]}, "text", "tiny").prompt == "a"
 
 
+def test_pictures_are_parts_of_a_message() -> None:
+    url = "data:image/png;base64,aaaa"
+    parts = [{"type": "text", "text": "What is "}, {"type": "image_url", "image_url": {"url": url, "detail": "low"}}]
+    ask = parse({"messages": [{"role": "user", "content": [*parts, {"type": "text", "text": "?"}]}]}, "chat", "tiny")
+    assert ask.messages[0]["content"] == "What is <img>0</img>?"
+    assert ask.pictures == (url,)
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -88,7 +96,9 @@ def test_a_completion_takes_one_prompt() -> None:
         ({"messages": []}, "messages"),
         ({"messages": "Hi"}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "text"),
+        ({"messages": [{"role": "user", "content": [{"type": "video_url"}]}]}, "text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "/etc/passwd"}]}]}, "data: URL"),
         ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "tool_call_id"),
     ],
 )
