@@ -59,7 +59,7 @@ def test_rewrites_and_fallbacks_are_said(tmp_path: Path) -> None:
 
 def test_stage_declares_what_it_reads() -> None:
     assert [given.stage for given in STAGE.inputs] == ["checkpoint"]
-    assert set(STAGE.config) == {"target.tokenizer_format", "target.plain_template"}
+    assert set(STAGE.config) == {"model.task", "target.tokenizer_format", "target.plain_template"}
     assert not any(Path("model.safetensors").match(pattern) for pattern in STAGE.inputs[0].files)
 
 
