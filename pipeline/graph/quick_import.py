@@ -16,6 +16,7 @@ import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, spec_from_loader
 from pathlib import Path
@@ -54,7 +55,7 @@ class _Submodules:
         return spec_from_loader(name, _Imported(sys.modules[name])) if name in sys.modules else None
 
 
-class _Imported:
+class _Imported(Loader):
     """A loader of a module that is there."""
 
     def __init__(self, module: ModuleType) -> None:
@@ -140,7 +141,7 @@ def load() -> None:
     if COMPILER in sys.modules or any(name in sys.modules for name in _MODULES):
         return
     sys.modules[COMPILER] = _stand_in()
-    sys.meta_path.insert(0, _Submodules())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _Submodules())
     # A transformers that is built otherwise is imported as usual, only slower.
     with suppress(AttributeError, ImportError), _without_distributed(), _models_known():
         for name in _MODULES:

@@ -12,6 +12,8 @@ import pytest
 from transformers import CONFIG_MAPPING
 
 from pipeline.errors import UserError
+from pipeline.graph.support import SOFTCAP, SUPPORTED
+from pipeline.graph.towers.families import adapters
 from pipeline.recipe import typed
 from pipeline.recipe.compose import compose
 from pipeline.recipe.conf import SHIPPED, option_files, read_yaml
@@ -20,7 +22,7 @@ from pipeline.recipe.schema import Model, Recipe
 from pipeline.recipe.validate import validate
 
 FILES = option_files("model", [SHIPPED])
-HUB = [name for name in FILES if name not in ("local", "smollm2-135m")]
+HUB = [name for name, file in FILES.items() if name != "local" and "package" not in read_yaml(file)]
 
 
 def test_there_are_enough_and_the_promised_ones() -> None:
@@ -31,7 +33,22 @@ def test_there_are_enough_and_the_promised_ones() -> None:
 
 @pytest.mark.parametrize("name", HUB)
 def test_every_model_makes_a_valid_recipe(name: str) -> None:
-    validate(Recipe(model=typed.build(Model, read_yaml(FILES[name]))))
+    recipe = Recipe(model=typed.build(Model, read_yaml(FILES[name])))
+    recipe.graph.allow_approximate = recipe.model.family in SOFTCAP
+    validate(recipe)
+
+
+@pytest.mark.parametrize("name", [name for name in HUB if read_yaml(FILES[name])["family"] in SOFTCAP])
+def test_a_model_that_needs_consent_says_so_before_any_work(name: str) -> None:
+    with pytest.raises(UserError, match=r"graph\.allow_approximate=true"):
+        validate(Recipe(model=typed.build(Model, read_yaml(FILES[name]))))
+    assert "needs graph.allow_approximate=true" in read_yaml(FILES[name])["notes"]
+
+
+@pytest.mark.parametrize("name", [name for name in HUB if not read_yaml(FILES[name]).get("task")])
+def test_a_decoder_is_of_a_family_that_runs_on_the_engine(name: str) -> None:
+    family = read_yaml(FILES[name])["family"]
+    assert family in SUPPORTED or adapters(family)
 
 
 def test_models_compose_under_their_names() -> None:
@@ -47,7 +64,7 @@ def test_facts_are_complete_and_plausible(name: str) -> None:
     assert model["family"] in CONFIG_MAPPING, "transformers does not know the family"
     assert model["licence"] and model["notes"]
     assert 512 <= model["context_length"] <= 1 << 20
-    assert 0.05 < model["parameters"] < 100
+    assert 0.01 < model["parameters"] < 100
     assert "revision" not in model or re.fullmatch(r"[0-9a-f]{40}", model["revision"])
     assert re.fullmatch(r"[a-z0-9.-]+", name)
 
