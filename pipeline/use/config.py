@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import UserError
 from pipeline.runtime.keys import KEYS
 from pipeline.runtime.product import check_product, edit_product, ignored, parse_assignment, read_product
 
@@ -17,6 +18,8 @@ def main(arguments: Sequence[str]) -> int:
     """Without assignments: every key that the product sets, with its meaning; exit code 1 if one of them is wrong."""
     options = _parse(arguments)
     folder = options.product if options.product.is_dir() else options.product.parent
+    if not (folder / "config.json").is_file():
+        raise UserError(f"no product at {options.product}: there is no config.json", "give the folder of an export")
     changes = [_assignment(text) for text in options.assignments]
     if changes:
         edit_product(folder, dict(changes))
