@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ def export_sentence(
     bindings = bind(model, {name: entry["shape"] for name, entry in listed.items()})
     values = small_values(checkpoint / "small.safetensors", bindings)
     prepare(model, values)
+    if any(getattr(module, "is_causal", True) is False for module in model.modules()):
+        options = replace(options, fuse_rope=False)  # the engine's RoPE op feeds its attention op and nothing else
     modules = {type(module).__module__ for module in model.modules() if ".modeling_" in type(module).__module__}
     with patched_rope(sorted(modules)), without_masks():
         short, long = (_trace_at(model, values, options, sentence, length) for length in lengths.LENGTHS)
