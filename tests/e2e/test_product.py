@@ -42,6 +42,11 @@ def test_the_stages_their_state_and_the_verification_are_printed(int4: Result) -
     assert "checks passed" in int4.out
 
 
+def test_the_graph_has_no_more_operators_than_it_needs(product: Path) -> None:
+    """30 layers: MNN's own exporter makes 1,133 of them."""
+    assert len(json.loads((product / "llm.mnn.json").read_text())["oplists"]) <= 413
+
+
 def test_the_product_answers_on_the_engine(product: Path) -> None:
     with Engine(product) as engine:
         assert "Paris" in engine.response(QUESTION, 48)

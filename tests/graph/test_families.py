@@ -37,6 +37,20 @@ def test_enough_families_work() -> None:
     assert working == support.SUPPORTED
 
 
+@pytest.mark.parametrize("row", ["phi3", "phi3_longrope", "glm", "qwen3", "qwen2", "ernie4_5", "internlm3"])
+def test_fused_linears_and_interleaved_rope_cost_no_operators(row: str) -> None:
+    """What the weights can do, the graph need not: within 15 % of llama's operators, which `test_family` counts."""
+    operators = {name: int(cells[4]) for name, cells in documented().items() if cells[4].isdigit()}
+    assert operators[row] <= 1.15 * operators["llama"]
+
+
+@pytest.mark.parametrize("place, wrong", [(1, "gpt2"), (2, "9e-05"), (3, "1e-08"), (4, "78"), (5, "a note")])
+def test_a_falsified_cell_is_out_of_date(place: int, wrong: str) -> None:
+    result = coverage.Result("llama", 1.1e-6, 8e-7, 77)
+    assert result.agrees(result.cells)
+    assert not result.agrees((*result.cells[:place], wrong, *result.cells[place + 1 :]))
+
+
 def test_softcap_is_left_out_with_consent_only(tmp_path: Path) -> None:
     result = run("gemma2_softcap", tmp_path, allow_approximate=True)
     assert not result.refused
