@@ -56,8 +56,8 @@ REFUSED: dict[str, str] = {
 SOFTCAP = frozenset({"gemma2", "vaultgemma"})
 
 
-# Encoders: they make embeddings, and write nothing. Those that tests/graph/test_sentence.py takes to the engine.
-ENCODERS = frozenset({"bert", "distilbert", "modernbert", "roberta", "xlm-roberta"})
+# Encoders: they make embeddings, and write nothing. tests/graph/test_sentence.py says which of them the engine runs.
+ENCODERS = frozenset({"albert", "bert", "distilbert", "modernbert", "nomic_bert", "roberta", "xlm-roberta"})
 
 
 def check_model_type(model_type: str) -> None:
