@@ -69,7 +69,7 @@ def test_a_crash_is_a_failed_check(folders: dict[str, Path], tmp_path: Path) -> 
     broken.mkdir()
     (broken / "tokenizer.json").write_bytes((folders["tokenizer"] / "tokenizer.json").read_bytes())
     data = (folders["tokenizer"] / "tokenizer.mtok").read_bytes()
-    (broken / "tokenizer.mtok").write_bytes(data[: len(data) // 3])
+    (broken / "tokenizer.mtok").write_bytes(tiny.crashing(data, "!"))
     told = _told({**folders, "tokenizer": broken}, tmp_path / "out")
     assert told["parity"] is None and "crashed (signal" in told["crash"]
     (check,) = parity_checks(told, accept_limits=True)

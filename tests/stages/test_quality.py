@@ -15,6 +15,7 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.stages import parity, reference
 from pipeline.stages import quality as stage
 from pipeline.verify import selfcheck
+from tests.tokenizer.tiny import crashing
 from tests.verify.helpers import MODEL, TARGET, Notes, verify_options, write_model
 
 Edit = Callable[[dict[str, Any]], None]
@@ -221,7 +222,7 @@ def test_a_crashing_product_is_a_failed_stage_and_no_crash_of_ours(inputs: dict[
     folder = tmp_path / "tokenizer"
     shutil.copytree(inputs["tokenizer"], folder)
     file = folder / "tokenizer.mtok"
-    file.write_bytes(file.read_bytes()[: len(file.read_bytes()) // 2])
+    file.write_bytes(crashing(file.read_bytes(), "!"))
     with pytest.raises(StageFailed, match="the engine"):
         gate({**inputs, "tokenizer": folder}, tmp_path / "out")
 

@@ -51,7 +51,7 @@ def test_whole_messages_reach_the_template(gpt2: EngineTokenizer) -> None:
 def test_a_crash_names_the_text(tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.mtok"
     whole = (tiny.engine(tiny.gpt2(), tmp_path)).file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 3])
+    file.write_bytes(tiny.crashing(whole, "!"))
     with pytest.raises(StageFailed, match=r"crashed \(signal \d+\) on encode of .*word"):
         EngineTokenizer(file).encode(["word"])
 

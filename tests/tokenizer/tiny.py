@@ -157,6 +157,16 @@ def wrong(tokenizer: Tokenizer, folder: Path, samples: Sequence[str]) -> list[tu
     return sorted((case for case in cases if case[1] != case[2]), key=lambda case: len(case[0]))
 
 
+def crashing(data: bytes, piece: str) -> bytes:
+    """A tokenizer.mtok whose entry for `piece` has an id gigabytes past the table: the engine writes there, unchecked.
+
+    Not a file cut short: what the engine reads behind its end is up to chance.
+    """
+    entry = len(piece.encode()).to_bytes(2, "little") + piece.encode()
+    at = data.index(entry) + len(entry)
+    return data[:at] + (0x7FFFFFFF).to_bytes(4, "little") + data[at + 4 :]
+
+
 def save(tokenizer: Tokenizer, folder: Path, config: Mapping[str, Any] | None = None, template: str = "") -> Path:
     """A normalised checkpoint folder."""
     folder.mkdir(parents=True, exist_ok=True)
