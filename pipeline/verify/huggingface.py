@@ -52,7 +52,8 @@ def load_model(folder: Path, model: Mapping[str, Any], adapter: Path | None = No
     adapter: a folder of one adapter, or of several (0/…, 1@0.3/…); weight multiplies all of them.
     """
     import torch
-    if quantised_with(folder):
+
+    if origin_of_weights(folder):
         loaded = _dequantised(folder, bool(model.get("trust_remote_code")))
         return (loaded if adapter is None else _merged(loaded, adapter, weight)).eval()
     options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": bool(model.get("trust_remote_code"))}
@@ -74,13 +75,12 @@ def quantised_with(folder: Path) -> str:
 
 def origin_of_weights(folder: Path) -> str:
     """What a report must say of the reference's weights, or "" where transformers itself reads the product's."""
-    if method := quantised_with(folder):
+    beside = "gptq" if (folder / "gptq").is_dir() and not gguf_file(folder) else ""
+    if method := quantised_with(folder) or beside:
         return (
             f"the reference has the {method} weights as this project's readers dequantise them, in Hugging Face's "
             "modelling code: transformers reads such checkpoints on a GPU only"
         )
-    if (folder / "gptq").is_dir():
-        return "the reference is the unquantised base model, without the GPTQ weights of the product"
     return ""
 
 

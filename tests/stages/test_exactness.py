@@ -164,14 +164,18 @@ def test_fp8_is_dequantised_and_quantised_anew(tmp_path: Path) -> None:
 
 
 def test_gptq_beside_its_base(tmp_path: Path) -> None:
-    """model.gptq_path: the reference is the base, so that a misread GPTQ would show against an independent model."""
+    """model.gptq_path: the product is held against the GPTQ weights, which are near the base's and not equal."""
     source = write_model(tmp_path / "model", num_hidden_layers=1)
     truth = write_quantised(source / "gptq", "gptq", source)
     folders = export(source, tmp_path)
     assert exact(folders, tmp_path / "exact")[Q_PROJ] == {"source": "GPTQ4", "stored": "exact"}
-    assert "the unquantised base model" in (tmp_path / "notes").read_text()
-    plain = huggingface.load_model(source, MODEL).get_submodule(Q_PROJ).weight.detach().numpy()
-    assert 0 < np.abs(plain - truth[Q_PROJ]).max() < 0.1
+    assert "the reference has the gptq weights" in (tmp_path / "notes").read_text()
+    assert agreement(folders, tmp_path / "product").kld_mean < 1e-3
+    model = huggingface.load_model(source, MODEL)
+    np.testing.assert_array_equal(model.get_submodule(Q_PROJ).weight.detach().numpy(), truth[Q_PROJ])
+    shutil.rmtree(source / "gptq")
+    base = huggingface.load_model(source, MODEL).get_submodule(Q_PROJ).weight.detach().numpy()
+    assert 0 < np.abs(base - truth[Q_PROJ]).max() < 0.1
 
 
 def test_when_the_stage_applies() -> None:
