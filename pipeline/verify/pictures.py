@@ -79,7 +79,8 @@ def reference_rows(
     import torch
     from transformers import AutoImageProcessor
 
-    processor = AutoImageProcessor.from_pretrained(str(source), backend="pil")
+    loader: Any = AutoImageProcessor
+    processor = loader.from_pretrained(str(source), backend="pil")
     inputs = dict(processor(images=[list(pictures)] if _is_nested(processor) else list(pictures), return_tensors="pt"))
     inputs.pop("num_patches", None)
     tokens = torch.tensor([list(ids)])
