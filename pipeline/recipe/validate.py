@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint.sentence import POOLINGS
 from pipeline.errors import UserError
 from pipeline.graph.support import ENCODERS, check_model_type, check_softcap
 from pipeline.graph.towers import families
@@ -30,7 +29,7 @@ BLOCK_STEP = 16  # the engine's converter ignores any block that is not a multip
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.hub": HUBS,
     "model.task": ("text", "embedding"),
-    "model.pooling": ("", *POOLINGS),
+    "model.pooling": ("", "cls", "mean", "last", "max"),
     "adapter.mode": ("none", "merge", "split"),
     "embedding.mode": ("auto", "tied", "separate"),
     "verify.mode": ("fast", "full", "off"),
