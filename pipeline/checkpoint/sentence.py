@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.graph.support import POOLINGS
 
 MODULES = "modules.json"
-POOLINGS = ("cls", "mean", "last", "max")
 # Flags of a pooling module's config.json → the names above (one flag each, in the order that they are concatenated).
 _FLAGS = {
     "pooling_mode_cls_token": "cls",

@@ -56,6 +56,9 @@ REFUSED: dict[str, str] = {
 SOFTCAP = frozenset({"gemma2", "vaultgemma"})
 
 
+# How an embedding model's tokens become one vector.
+POOLINGS = ("cls", "mean", "last", "max")
+
 # Encoders: they make embeddings, and write nothing. tests/graph/test_sentence.py says which of them the engine runs.
 ENCODERS = frozenset({"albert", "bert", "distilbert", "modernbert", "nomic_bert", "roberta", "xlm-roberta"})
 
