@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.graph.support import ENCODERS, POOLINGS, check_model_type, check_softcap
+from pipeline.graph.support import ENCODERS, check_model_type, check_softcap
 from pipeline.graph.towers import families
 from pipeline.recipe.experts import refuse_uncalibrated
 from pipeline.recipe.schema import Audio, Quant, Recipe, Rule, Visual
