@@ -32,7 +32,7 @@ SWEEP = (*RECIPE, "target.runtime.thread_num=range(1,17)")
 
 @dataclass(frozen=True)
 class Case:
-    """A command and the wall seconds that it may take. code: the exit code that it must have. program: beside python."""
+    """A command and the wall seconds that it may take. code: the exit code that it must have. program: in the venv."""
 
     name: str
     arguments: tuple[str, ...]
