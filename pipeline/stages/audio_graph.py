@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
-from pipeline.stages.towers import GRAPH_FILES, wants, write_graph
+from pipeline.stages.towers.graph import GRAPH_FILES, write_graph
+from pipeline.stages.towers.wanted import wants
 
 STAGE = Stage(
     name="audio_graph",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.build.stage import Input, Log, Stage
-from pipeline.stages.towers import refuse_forgotten
+from pipeline.stages.towers.forgotten import refuse_forgotten
 
 if TYPE_CHECKING:
     from pipeline.graph.export import Exported

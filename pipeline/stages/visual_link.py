@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
-from pipeline.stages.towers import wants, write_link
+from pipeline.stages.towers.link import write_link
+from pipeline.stages.towers.wanted import wants
 
 STAGE = Stage(
     name="visual_link",

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
 from pipeline.graph.towers.tower_files import PROCESSORS
-from pipeline.stages.towers import wants
+from pipeline.stages.towers.wanted import wants
 
 RESULT = "pictures.json"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
-from pipeline.stages.towers import wants, write_weights
+from pipeline.stages.towers.wanted import wants
+from pipeline.stages.towers.weights import write_weights
 
 STAGE = Stage(
     name="visual_weights",

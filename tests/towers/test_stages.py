@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.graph.towers import families
 from pipeline.recipe import modalities
 from pipeline.stages.registry import stages
-from pipeline.stages.towers import refuse_forgotten
+from pipeline.stages.towers.forgotten import refuse_forgotten
 from tests.towers.models import CONFIGS
 from tests.towers.product import recipe
 
