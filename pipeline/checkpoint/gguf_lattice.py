@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.checkpoint.gguf import PIECE, GgufTensor
+from pipeline.checkpoint.gguf_tensor import PIECE, GgufTensor
 from pipeline.checkpoint.tensor import Array
 
 F32 = npt.NDArray[np.float32]

@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from pipeline.checkpoint.gguf import check_parts, dequantise, open_gguf, tensor_bytes
+from pipeline.checkpoint.gguf import check_parts, open_gguf
 from pipeline.checkpoint.gguf_config import config_from_gguf
 from pipeline.checkpoint.gguf_header import read_header
+from pipeline.checkpoint.gguf_tensor import dequantise, tensor_bytes
 from pipeline.errors import StageFailed
 from pipeline.verify.gguf_speed import parsed_once
 from tests.checkpoint.gguf_files import FAMILIES, converted, permute, stored_tensors, tiny_model, write_model
