@@ -7,24 +7,22 @@ costs a further second). Compiled code is cached beside this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.weights.compiled import compiled
+from pipeline.weights.fused import nearest
+
+__all__ = ["encode", "extremes", "measure", "nearest"]
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 F64 = NDArray[np.float64]
-F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _compiled(signature: str, **flags: Any) -> Callable[[F], F]:
-    return cast(Callable[[F], F], numba.njit(signature, nogil=True, cache=True, error_model="numpy", **flags))
-
-
-@_compiled("void(float32[:, ::1], float32[::1], float32[::1])", fastmath={"nnan", "nsz"})
+@compiled("void(float32[:, ::1], float32[::1], float32[::1])", fastmath={"nnan", "nsz"})
 def extremes(blocks: F32, low: F32, high: F32) -> None:
     """See plain.Loops."""
     for b in range(blocks.shape[0]):
@@ -38,7 +36,7 @@ def extremes(blocks: F32, low: F32, high: F32) -> None:
         high[b] = most
 
 
-@_compiled("void(float32[:, ::1], float32[::1], float32[::1], float32, float32, float32, uint8[:, ::1])")
+@compiled("void(float32[:, ::1], float32[::1], float32[::1], float32, float32, float32, uint8[:, ::1])")
 def encode(blocks: F32, scale: F32, zero: F32, least: Any, most: Any, half: Any, codes: U8) -> None:
     """See plain.Loops."""
     for b in range(blocks.shape[0]):
@@ -50,7 +48,7 @@ def encode(blocks: F32, scale: F32, zero: F32, least: Any, most: Any, half: Any,
             code[i] = np.uint8(np.int32(min(max(np.rint((row[i] - origin) / divisor), least), most) + half))
 
 
-@_compiled(
+@compiled(
     "void(float32[:, ::1], float32[::1], float32[::1], float32, uint8[:, ::1], float64[::1])", fastmath={"reassoc"}
 )
 def measure(blocks: F32, scale: F32, zero: F32, half: Any, codes: U8, sums: F64) -> None:

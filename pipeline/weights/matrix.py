@@ -17,21 +17,11 @@ from pipeline.weights.algorithms import LATTICES, SOLVERS, quantiser
 from pipeline.weights.folds import Folds
 from pipeline.weights.layout import Linear
 from pipeline.weights.parts import part_names, read_rows
-from pipeline.weights.plain import Loops
+from pipeline.weights.plain import Loops, Packed
 from pipeline.weights.precision import FP16, Precision
 from pipeline.weights.quantiser import CHUNK, blocks_of, encode, stored
 
 F32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Packed:
-    """codes: uint8 bytes as in the file; alpha: stored scales (and zeros); the sums are over the rows given."""
-
-    codes: NDArray[np.uint8]
-    alpha: NDArray[np.floating]
-    squared_error: float
-    squared_norm: float
 
 
 class Lattice(Protocol):
@@ -81,6 +71,12 @@ def quantise_rows(
 
     importance [in] or None. n × in must be a multiple of 8 unless these are the matrix's last rows.
     """
+    packed = loops.nearest(rows, precision) or _by_steps(rows, precision, loops, importance)
+    _check(packed, tensor)
+    return packed
+
+
+def _by_steps(rows: NDArray[Any], precision: Precision, loops: Loops, importance: F32 | None) -> Packed:
     flat = rows.reshape(-1)
     search = quantiser(precision.algorithm)
     sums = np.zeros(2)
@@ -88,14 +84,12 @@ def quantise_rows(
     for part in _chunks(rows.shape, precision.block):
         values = widen(flat[part]).reshape(-1, precision.block)
         weight = None if importance is None else _importance(importance, part, precision.block)
-        with np.errstate(over="ignore", invalid="ignore"):  # refused below, with the tensor's name
+        with np.errstate(over="ignore", invalid="ignore"):  # refused later, with the tensor's name
             grid = search(blocks_of(values, loops, weight), precision)
         codes = encode(values, grid, precision, loops, sums)
         pieces.append((packing.pack(codes, precision.bits), packing.alpha(grid.scale, grid.zero, precision)))
     codes, alpha = (np.concatenate(column) for column in zip(*pieces, strict=True))
-    packed = Packed(codes, alpha, float(sums[0]), float(sums[1]))
-    _check(packed, tensor)
-    return packed
+    return Packed(codes, alpha, float(sums[0]), float(sums[1]))
 
 
 def lattice_rows(

@@ -6,15 +6,28 @@ second and core. Below SMALL weights numpy is done before numba has begun.
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.weights.precision import Precision
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 
 SMALL = 400_000_000
+
+
+@dataclass(frozen=True)
+class Packed:
+    """codes: uint8 bytes as in the file; alpha: stored scales (and zeros); the sums are over the rows given."""
+
+    codes: U8
+    alpha: NDArray[np.floating]
+    squared_error: float
+    squared_norm: float
 
 
 class Loops(Protocol):
@@ -40,6 +53,9 @@ class Loops(Protocol):
         Blocks are summed in float32 or better, and the sums of blocks in float64. The order of additions within a block
         depends on the CPU's vector width: whoever writes the sums down prints few digits.
         """
+
+    def nearest(self, rows: NDArray[Any], precision: Precision) -> Packed | None:
+        """Round to nearest in one pass from `rows` [n, in] to the stored bytes; None where there is no such pass."""
 
 
 def loops_for(weights: int) -> Loops:
@@ -83,3 +99,8 @@ def measure(
         np.subtract(blocks, miss, out=miss)
         sums[0] += np.einsum("ij,ij->", miss, miss, dtype=np.float64)
         sums[1] += np.einsum("ij,ij->", blocks, blocks, dtype=np.float64)
+
+
+def nearest(rows: NDArray[Any], precision: Precision) -> Packed | None:
+    """See Loops: numpy has no such pass."""
+    return None

@@ -11,7 +11,8 @@ from pipeline.weights.quantiser import Blocks, Grid, stored
 def grid(blocks: Blocks, precision: Precision) -> Grid:
     """asymmetric: scale = (max - min) / (2^bits - 1); symmetric: scale = max|w| / (2^(bits-1) - 1), zero = 0."""
     if precision.symmetric:
-        scale = stored(np.maximum(-blocks.low, blocks.high) / np.float32(precision.most), precision)
+        largest = np.maximum(-blocks.low, blocks.high) + np.float32(0)  # of zeros -0 on one CPU, 0 on another
+        scale = stored(largest / np.float32(precision.most), precision)
         return Grid(scale, np.zeros_like(scale))
     scale = stored((blocks.high - blocks.low) / np.float32(precision.steps), precision)
     return Grid(scale, stored(blocks.low + scale * np.float32(precision.half), precision))

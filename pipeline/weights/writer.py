@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from pipeline.checkpoint.tensor import Checkpoint
 from pipeline.weights import packing
 from pipeline.weights.layout import Layout, Linear, Table
-from pipeline.weights.matrix import Encoder, Packed, finite
+from pipeline.weights.matrix import Encoder, finite
 from pipeline.weights.parts import check_parts, part_names, read_rows
+from pipeline.weights.plain import Packed
 from pipeline.weights.precision import FP16, Precision
 
 ROW_BLOCK_BYTES = 4 << 20
