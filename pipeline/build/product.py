@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,9 +236,12 @@ def copy_verified(source: Path, target: Path, blob: Blob) -> None:
         if _clone(reader.fileno(), writer.fileno()):
             return  # `source` was verified when it was materialised
         hasher = hashlib.sha256()
-        while piece := reader.read(CHUNK):
-            hasher.update(piece)
-            writer.write(piece)
+        with ThreadPoolExecutor(1) as pool:  # hashing takes as long as copying, and there is a second core
+            hashed = pool.submit(hasher.update, b"")
+            while piece := reader.read(CHUNK):
+                hashed.result()
+                hashed = pool.submit(hasher.update, piece)
+                writer.write(piece)
     if hasher.hexdigest() != blob.sha256:
         raise StageFailed(f"{source} changed while it was copied", "run again")
 

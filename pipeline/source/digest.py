@@ -7,13 +7,16 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.source.listing import SourceFile
 
 MEMO_NAME = "source-digests.json"
 CHUNK = 1 << 20
+THREADS = 2
 # A file written this recently could be written again within one tick of the file system's clock: not remembered.
 SETTLED_NS = 50_000_000
 
@@ -26,22 +29,42 @@ class DigestMemo:
         self._entries = _load(self._path)
         self._changed = False
         self.hashed: list[Path] = []
+        self._stopped = threading.Event()
+
+    def describe_all(self, paths: Sequence[Path]) -> list[SourceFile]:
+        """`describe` of each; where several have to be read (a sharded model), by threads."""
+        if sum(not self._known(path.resolve()) for path in paths) < 2:
+            return [self.describe(path) for path in paths]
+        from concurrent.futures import ThreadPoolExecutor
+
+        pool = ThreadPoolExecutor(THREADS)
+        try:
+            return list(pool.map(self.describe, paths))
+        except BaseException:
+            self._stopped.set()  # Ctrl-C must not wait until gigabytes are read
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def describe(self, path: Path) -> SourceFile:
         """`path` with its size and sha256; reads the file only when its identity is not known."""
         real = path.resolve()
+        if known := self._known(real):
+            return known
         stat = real.stat()
-        key = str(real)
-        identity = _identity(stat)
-        known = self._entries.get(key)
-        if known is not None and known[:-1] == identity:
-            return SourceFile(real, str(known[-1]), stat.st_size)
-        digest = sha256_of(real)
+        digest = sha256_of(real, self._stopped)
         self.hashed.append(real)
         if time.time_ns() - stat.st_mtime_ns > SETTLED_NS:
-            self._entries[key] = [*identity, digest]
+            self._entries[str(real)] = [*_identity(stat), digest]
             self._changed = True
         return SourceFile(real, digest, stat.st_size)
+
+    def _known(self, real: Path) -> SourceFile | None:
+        stat = real.stat()
+        known = self._entries.get(str(real))
+        if known is None or known[:-1] != _identity(stat):
+            return None
+        return SourceFile(real, str(known[-1]), stat.st_size)
 
     def remember(self, path: Path, digest: str) -> None:
         """Take `digest` for `path` from a hub's own metadata, so that a fresh download is not read once more."""
@@ -67,12 +90,14 @@ class DigestMemo:
         self._changed = False
 
 
-def sha256_of(path: Path) -> str:
-    """Lower-case hex sha256 of a file's bytes, read in pieces of one MiB."""
+def sha256_of(path: Path, stopped: threading.Event | None = None) -> str:
+    """Lower-case hex sha256 of a file's bytes, read in pieces of one MiB. RuntimeError soon after `stopped` is set."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while piece := file.read(CHUNK):
             digest.update(piece)
+            if stopped is not None and stopped.is_set():
+                raise RuntimeError(f"stopped reading {path}")
     return digest.hexdigest()
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
+
+import pytest
 
 from pipeline.source.digest import MEMO_NAME, DigestMemo, sha256_of
 
@@ -82,3 +85,41 @@ def test_save_leaves_no_temporary_file(tmp_path: Path) -> None:
     memo.describe(settled(tmp_path / "a", b"one"))
     memo.save()
     assert os.listdir(tmp_path / "cache") == [MEMO_NAME]
+
+
+def test_many_files_are_described_in_order_and_remembered(tmp_path: Path) -> None:
+    contents = [os.urandom(1000 * n) for n in range(1, 9)]
+    paths = [settled(tmp_path / str(n), content) for n, content in enumerate(contents)]
+    memo = DigestMemo(tmp_path / "cache")
+    found = memo.describe_all(paths)
+    assert [file.sha256 for file in found] == [hashlib.sha256(content).hexdigest() for content in contents]
+    assert [file.path for file in found] == paths and sorted(memo.hashed) == paths
+    memo.save()
+    again = DigestMemo(tmp_path / "cache")
+    assert again.describe_all(paths) == found and again.hashed == []
+
+
+def test_one_changed_file_of_many_is_read_alone(tmp_path: Path) -> None:
+    paths = [settled(tmp_path / name, name.encode()) for name in "abc"]
+    memo = DigestMemo(tmp_path / "cache")
+    memo.describe_all(paths)
+    memo.hashed.clear()
+    settled(paths[1], b"other")
+    assert memo.describe_all(paths)[1].sha256 == hashlib.sha256(b"other").hexdigest()
+    assert memo.hashed == [paths[1]]
+
+
+def test_an_error_in_one_file_ends_the_others(tmp_path: Path) -> None:
+    paths = [settled(tmp_path / name, b"x" * 5_000_000) for name in "abcdef"]
+    memo = DigestMemo(tmp_path / "cache")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        memo.describe_all([tmp_path / "folder", *paths])
+    assert len(memo.hashed) < len(paths)
+
+
+def test_reading_ends_when_it_is_stopped(tmp_path: Path) -> None:
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(RuntimeError, match="stopped reading"):
+        sha256_of(settled(tmp_path / "a", b"x"), stopped)
