@@ -69,6 +69,37 @@ def test_halfway_values_go_to_the_even_neighbour(inputs: dict[str, Path], tmp_pa
     assert [hex(value) for value in stored[:4]] == ["0x3f80", "0x3f82", "0x3f81", "0x3f81"]
 
 
+@pytest.mark.parametrize("markers", [0, 3])
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_a_table_in_bfloat16(
+    inputs: dict[str, Path], table: torch.Tensor, tmp_path: Path, markers: int, scale: float
+) -> None:
+    """Unchanged rows keep their bits, subnormal ones too; scaled ones are rounded once, from float32."""
+    short = (table * torch.logspace(-38, 0, ROWS)[:, None]).to(torch.bfloat16)
+    save_file({"model.embed_tokens.weight": short}, str(inputs["source"] / "model.safetensors"))
+    layout(inputs, scale=scale)
+    document = json.loads((inputs["graph"] / "layout.json").read_text())
+    document["embedding"]["markers"] = markers
+    (inputs["graph"] / "layout.json").write_text(json.dumps(document))
+    build(inputs, tmp_path / "out")
+    stored = np.fromfile(tmp_path / "out" / "embeddings_bf16.bin", "<u2").reshape(ROWS, COLUMNS + markers)
+    expected = short if scale == 1 else (short.float() * scale).to(torch.bfloat16)
+    np.testing.assert_array_equal(stored[:, :COLUMNS], expected.view(torch.uint16).numpy())
+    assert not stored[:, COLUMNS:].any()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_codes_of_a_table_in_bfloat16_are_those_of_its_float32(
+    inputs: dict[str, Path], table: torch.Tensor, tmp_path: Path, bits: int
+) -> None:
+    files = []
+    for name, values in {"short": table.to(torch.bfloat16), "wide": table.to(torch.bfloat16).float()}.items():
+        save_file({"model.embed_tokens.weight": values}, str(inputs["source"] / "model.safetensors"))
+        build(inputs, tmp_path / name, bits=bits)
+        files.append((tmp_path / name / f"embeddings_int{bits}.bin").read_bytes())
+    assert files[0] == files[1]
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 def test_quantised_table(inputs: dict[str, Path], table: torch.Tensor, tmp_path: Path, bits: int) -> None:
     facts = build(inputs, tmp_path / "out", bits=bits)
