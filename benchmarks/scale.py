@@ -125,7 +125,7 @@ def write_checkpoint(config: Mapping[str, Any], folder: Path, shard_bytes: int =
     """
     noise = (np.random.default_rng(0).standard_normal(NOISE, np.float32) * np.float32(0.02)).view(np.uint32) >> 16
     shards = list(_shards(tensors(config), shard_bytes))
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05}-of-{len(shards):05}.safetensors"
         weight_map |= dict.fromkeys(shard, name)
