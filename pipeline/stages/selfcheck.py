@@ -48,7 +48,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         network = random_model.random_model(small.config)
         random_model.write_folder(network, work / "source", inputs["checkpoint"])
         ids = selfcheck.random_tokens(int(small.config.get_text_config().vocab_size))
-        ids = plain_tokens(ids) if hasattr(small.config, "vision_config") else ids
+        ids = plain_tokens(small.config, ids)
         expected = selfcheck.reference_logits(network, ids)
         recipe = selfcheck.fp16_recipe(model, config["target"], config["graph"])
         found = selfcheck.engine_logits(selfcheck.build(work / "source", work, recipe), ids)

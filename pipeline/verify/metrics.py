@@ -69,6 +69,17 @@ def compare_logits(reference: Logits, engine: Logits) -> Agreement:
     return Agreement(divergences, same, max_error, reference_max)
 
 
+def relative_errors(reference: Logits, engine: Logits, prefill: int) -> dict[str, float]:
+    """Largest errors as shares of the reference's largest logit: of the first `prefill` rows, and of the steps after.
+
+    A value that is not finite is an infinite error. Raises ValueError if the shapes differ or are empty.
+    """
+    _require_comparable(reference, engine)
+    error = np.abs(reference.astype(np.float64) - engine) / float(np.abs(reference).max())
+    error = np.nan_to_num(error, nan=np.inf)
+    return {"prefill_error": float(error[:prefill].max()), "decode_error": float(error[prefill:].max())}
+
+
 def kl_divergence(reference: NDArray[np.float64], engine: NDArray[np.float64]) -> NDArray[np.float64]:
     """KL(softmax(reference) ‖ softmax(engine)) of each row, in nats; float64 [rows], never below zero."""
     log_p, log_q = log_softmax(reference), log_softmax(engine)

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.media.prompt import tokenize
 from pipeline.mnn.runner import Engine
-from pipeline.verify.gate import Check, at_most, equal
+from pipeline.verify import encoder_checks
+from pipeline.verify.gate import Check, at_most
 from pipeline.verify.pictures import SIZES, draw
 
 KNOWN = "what the engine's own positions cost; set visual.positions=exact to count them in the graph"
@@ -35,18 +34,12 @@ def selfcheck_checks(told: Mapping[str, Any], limit: float) -> list[Check]:
 
 def product_checks(folder: Path, weights: Mapping[str, Any], threads: int) -> list[Check]:
     """The real encoder: its weight file is whole, and the product's logits are numbers that depend on the picture."""
-    size = equal("vision weight file size", (folder / "visual.mnn.weight").stat().st_size, int(weights["bytes"]))
+    size = encoder_checks.weight_file(folder, "visual", "vision", weights)
     if not size.passed:
         return [size]
     with Engine(folder, {"thread_num": threads}) as engine, tempfile.TemporaryDirectory() as scratch:
         rows = [_last_row(engine, Path(scratch), brightness) for brightness in (1.0, 0.25)]
-    finite = all(bool(np.isfinite(row).all()) for row in rows)
-    moved = float(np.abs(rows[0] - rows[1]).max() / np.abs(rows[0]).max()) if finite else 0.0
-    return [
-        size,
-        equal("logits after a picture", "finite" if finite else "not finite", "finite"),
-        Check("change of the logits with the picture", moved, "above 1e-4", moved > 1e-4),
-    ]
+    return [size, *encoder_checks.dependence("picture", *rows)]
 
 
 def _last_row(engine: Engine, scratch: Path, brightness: float) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.media.prompt import tokenize
 from pipeline.mnn.runner import Engine
-from pipeline.verify.metrics import Logits
+from pipeline.verify.metrics import Logits, relative_errors
 from pipeline.verify.product import EXACT
 
 if TYPE_CHECKING:
@@ -49,12 +49,7 @@ def compare(product: Path, model: Any, source: Path, image_token: int) -> dict[s
         for name, pictures in asked.items():
             ids, rows = engine_rows(engine, pictures, Path(scratch))
             expected = reference_rows(model, source, pictures, [*ids, *DECODE], image_token)
-            largest = float(np.abs(expected).max())
-            error = np.nan_to_num(np.abs(expected.astype(np.float64) - rows) / largest, nan=np.inf)
-            found[name] = {
-                "prefill_error": float(error[: len(ids)].max()),
-                "decode_error": float(error[len(ids) :].max()),
-            }
+            found[name] = relative_errors(expected, rows, len(ids))
     return found
 
 

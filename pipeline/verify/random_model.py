@@ -18,7 +18,8 @@ def random_model(config: Any) -> Any:
     """A float32 model in eval mode with deterministic weights that bfloat16 and fp16 both hold exactly.
 
     Matrices have variance 1 / columns: attention scores then differ by whole units, unlike at the usual 0.02, and a
-    wrong position, mask or head shows in the logits. Vectors (norms, biases) are moved off 0 and 1, so each counts.
+    wrong position, mask or head shows in the logits. A convolution's columns are its channels × window, or else what
+    comes after would be drowned in it. Vectors (norms, biases) are moved off 0 and 1, so each counts.
     """
     import torch
     from transformers.initialization import no_init_weights
@@ -31,10 +32,12 @@ def random_model(config: Any) -> Any:
     model.tie_weights()
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
+        kernels = {module.weight for module in model.modules() if isinstance(module, torch.nn.modules.conv._ConvNd)}
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             matrix = parameter.dim() >= 2
-            noise = noise.div_(math.sqrt(parameter.shape[-1])) if matrix else noise.mul_(0.1).add_(parameter)
+            columns = parameter[0].numel() if parameter in kernels else parameter.shape[-1]
+            noise = noise.div_(math.sqrt(columns)) if matrix else noise.mul_(0.1).add_(parameter)
             parameter.copy_(torch.nn.functional.hardshrink(noise, SMALLEST).bfloat16())
     return model.eval()
 

@@ -17,6 +17,9 @@ from pipeline.graph.towers import families
 from pipeline.mnn.runner import Engine
 from pipeline.recipe.schema import Recipe
 from pipeline.stages import (
+    audio_graph,
+    audio_link,
+    audio_weights,
     checkpoint,
     embedding,
     link,
@@ -29,11 +32,14 @@ from pipeline.stages import (
 from pipeline.stages import config as config_stage
 from pipeline.stages import graph as graph_stage
 from pipeline.verify import huggingface
-from pipeline.verify.metrics import Logits
+from pipeline.verify.metrics import Logits, relative_errors
 from pipeline.verify.product import EXACT, assemble
 
 STAGES: tuple[ModuleType, ...] = (checkpoint, graph_stage, weights, embedding, link, tokenizer, config_stage)
-ENCODERS: dict[str, tuple[ModuleType, ...]] = {"visual": (visual_graph, visual_weights, visual_link)}
+ENCODERS: dict[str, tuple[ModuleType, ...]] = {
+    "visual": (visual_graph, visual_weights, visual_link),
+    "audio": (audio_graph, audio_weights, audio_link),
+}
 SHIPPED = ("weights", "embedding", "link", "config", "tokenizer")
 PREFILL = 40  # longer than the shrunk sliding window, so that some keys are out of sight
 DECODE = 8
@@ -92,17 +98,8 @@ def engine_logits(product: Path, ids: list[int]) -> Logits:
 
 def compare(reference: Logits, engine: Logits) -> dict[str, float]:
     """Largest errors of prefill and decode, as shares of the reference's largest logit."""
-    if reference.shape != engine.shape:
-        raise ValueError(f"logits of shapes {reference.shape} and {engine.shape} cannot be compared")
-    largest = float(np.abs(reference).max())
-    error = np.abs(reference.astype(np.float64) - engine) / largest
-    worst = float(error.max()) if np.isfinite(error).all() else float("inf")
-    return {
-        "max_logit": largest,
-        "error": worst,
-        "prefill_error": float(np.nan_to_num(error[:PREFILL], nan=np.inf).max()),
-        "decode_error": float(np.nan_to_num(error[PREFILL:], nan=np.inf).max()),
-    }
+    errors = relative_errors(reference, engine, PREFILL)
+    return {"max_logit": float(np.abs(reference).max()), "error": max(errors.values()), **errors}
 
 
 def reference_logits(model: Any, ids: list[int]) -> Logits:

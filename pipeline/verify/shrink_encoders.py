@@ -1,4 +1,4 @@
-"""A vision model's encoder and special tokens in the small copy of its config (shrink.py does the decoder)."""
+"""The encoders and special tokens in the small copy of its config (shrink.py does the decoder)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ FIRST = 256  # ids behind the bytes of the small tokeniser
 ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
 TOKENS = (
     *("<|image|>", "<|video|>", "<|vision_start|>", "<|vision_end|>"),
-    *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
+    *("<|AUDIO|>", "<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
 )
-FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id", "audio_token_id")
 DEPTHS = ("depth", "num_hidden_layers")
 WIDTHS = ("out_hidden_size",)  # of the encoder's output: the decoder's width
 
@@ -26,14 +26,24 @@ def decoder_layers(config: Any) -> int:
 
 def shrink_encoders(config: Any) -> None:
     """Two layers of each encoder (three with deepstack), its output as wide as the decoder, tokens behind the bytes."""
-    vision = getattr(config, "vision_config", None)
-    if vision is None:
-        return
-    levels = getattr(vision, "deepstack_visual_indexes", None)
-    depth = max(LAYERS, len(levels or ()))
+    if (vision := getattr(config, "vision_config", None)) is not None:
+        _shrink_vision(config, vision)
+    if (audio := getattr(config, "audio_config", None)) is not None:
+        _cut_depth(audio, LAYERS)
+    for number, name in enumerate(FIELDS):
+        if getattr(config, name, None) is not None:
+            setattr(config, name, FIRST + number)
+
+
+def _cut_depth(encoder: Any, depth: int) -> None:
     for name in DEPTHS:
-        if isinstance(getattr(vision, name, None), int):
-            setattr(vision, name, min(int(getattr(vision, name)), depth))
+        if isinstance(getattr(encoder, name, None), int):
+            setattr(encoder, name, min(int(getattr(encoder, name)), depth))
+
+
+def _shrink_vision(config: Any, vision: Any) -> None:
+    levels = getattr(vision, "deepstack_visual_indexes", None)
+    _cut_depth(vision, max(LAYERS, len(levels or ())))
     if levels:
         vision.deepstack_visual_indexes = list(range(len(levels)))
     if getattr(vision, "fullatt_block_indexes", None):
@@ -44,13 +54,12 @@ def shrink_encoders(config: Any) -> None:
             setattr(vision, name, hidden)
     if config.model_type == "qwen2_vl":  # its encoder calls its output's width so
         vision.hidden_size = hidden
-    for number, name in enumerate(FIELDS):
-        if getattr(config, name, None) is not None:
-            setattr(config, name, FIRST + number)
 
 
-def plain_tokens(ids: list[int]) -> list[int]:
-    """`ids` without those of pictures: the engine dies on an image token that has none."""
+def plain_tokens(config: Any, ids: list[int]) -> list[int]:
+    """`ids` without those of a config's pictures and sounds: the engine dies on an image token that has none."""
+    if not any(hasattr(config, name) for name in ("vision_config", "audio_config")):
+        return ids
     return [token - FIRST + 3 if FIRST <= token < FIRST + len(TOKENS) else token for token in ids]
 
 

@@ -12,22 +12,8 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForMultimodalLM
 
-from pipeline.build.config import subset
 from pipeline.recipe.schema import Recipe
-from pipeline.stages import (
-    audio_graph,
-    audio_link,
-    audio_weights,
-    checkpoint,
-    config,
-    embedding,
-    graph,
-    link,
-    tokenizer,
-    weights,
-)
-from pipeline.verify.product import assemble
-from tests.graph.product import Silent
+from pipeline.verify import selfcheck
 from tests.towers.models import TEXT, write_tokenizer
 
 AUDIO = 300  # the token that stands for a piece of sound: one of the special ones of the tiny tokenizer's last ids
@@ -35,8 +21,6 @@ ENCODER = {
     "d_model": 64, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 128, "num_mel_bins": 128,
     "max_source_positions": 1500,
 }  # fmt: skip
-STAGES = (checkpoint, graph, weights, embedding, link, tokenizer, audio_graph, audio_weights, audio_link, config)
-SHIPPED = ("weights", "embedding", "link", "tokenizer", "audio_graph", "audio_weights", "audio_link", "config")
 
 
 def write_model(folder: Path, **encoder: Any) -> Path:
@@ -73,18 +57,15 @@ def load(folder: Path) -> Any:
 
 def build(source: Path, work: Path) -> Path:
     """Through every stage but the proofs, in fp16; the product's folder."""
-    recipe = asdict(Recipe())
-    recipe["quant"] |= {"bits": 16, "block": 0}
-    recipe["model"]["modalities"] = ["audio"]
-    outputs = {"source": source}
-    for module in STAGES:
-        stage = module.STAGE
-        out = work / stage.name
-        out.mkdir(parents=True)
-        inputs = {edge.stage: outputs[edge.stage] for edge in stage.inputs if edge.stage in outputs}
-        module.run(subset(recipe, stage.config), inputs, out, Silent())
-        outputs[stage.name] = out
-    return assemble([outputs[name] for name in SHIPPED], work / "product")
+    return selfcheck.build(source, work, recipe(), encoders=("audio",))
+
+
+def recipe() -> dict[str, Any]:
+    """fp16, with the encoder."""
+    whole = asdict(Recipe())
+    whole["quant"] |= {"bits": 16, "block": 0}
+    whole["model"]["modalities"] = ["audio"]
+    return whole
 
 
 def chirp(seconds: float, rate: int = 16000) -> np.ndarray:
