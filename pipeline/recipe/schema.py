@@ -186,11 +186,14 @@ class Graph:
 class Thresholds:
     """Limits of the gate. None = not checked. Logit errors are relative to max|logit| unless named absolute.
 
+    selfcheck_sound_error: against Hugging Face with its own features of a sound; on the engine's features, the limit
+    is selfcheck_logit_error.
     max_tensor_error: ‖W − W'‖ / ‖W‖ of the worst quantised tensor. min_cosine, min_rank_correlation: of embedding
     models, against Hugging Face's vectors, and of the order of the similarities of all pairs of sentences.
     """
 
     selfcheck_logit_error: float = 1e-3
+    selfcheck_sound_error: float = 0.02
     max_kld: float | None = None
     min_top1: float | None = None
     max_logit_error_absolute: float | None = None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SHIPPED = ("link", "weights", "embedding", "config", "tokenizer")
 
-ENCODER = ("visual_link", "visual_weights", "visual_graph")
+ENCODERS = tuple(f"{kind}_{part}" for kind in ("visual", "audio") for part in ("link", "weights", "graph"))
 
 STAGE = Stage(
     name="quality",
@@ -34,6 +34,10 @@ STAGE = Stage(
         Input("visual_link", ("visual.mnn",)),
         Input("visual_weights", ("visual.mnn.weight", "weights.json")),
         Input("visual_selfcheck", ("pictures.json",)),
+        Input("audio_graph", ("audio.json",)),
+        Input("audio_link", ("audio.mnn",)),
+        Input("audio_weights", ("audio.mnn.weight", "weights.json")),
+        Input("audio_selfcheck", ("sounds.json",)),
     ),
     config=(
         *("quant.bits", "target.accept_tokenizer_limits"),
@@ -70,6 +74,8 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         report = product.judge(subject, weights, tokenizer, selfcheck, str(verify["mode"]))
         if "visual_link" in inputs and report.passed:  # a file that is too short would kill the engine
             report.checks += _pictures(inputs, subject)
+        if "audio_link" in inputs and report.passed:
+            report.checks += _sounds(inputs, subject)
     parity = product.read_json(inputs["parity"] / "parity.json")
     report.checks += parity_checks(parity, bool(config.get("target", {}).get("accept_tokenizer_limits", False)))
     path = report.write(out)
@@ -89,5 +95,17 @@ def _pictures(inputs: Mapping[str, Path], subject: Subject) -> list[Check]:
     ]
 
 
+def _sounds(inputs: Mapping[str, Path], subject: Subject) -> list[Check]:
+    from pipeline.verify import product, sound_checks
+
+    told = product.read_json(inputs["audio_selfcheck"] / "sounds.json")
+    weights = product.read_json(inputs["audio_weights"] / "weights.json")
+    limits = (float(subject.limits[name]) for name in ("selfcheck_logit_error", "selfcheck_sound_error"))
+    return [
+        *sound_checks.selfcheck_checks(told, *limits),
+        *sound_checks.product_checks(subject.folder, weights, subject.threads),
+    ]
+
+
 def _shipped(inputs: Mapping[str, Path]) -> list[Path]:
-    return [inputs[name] for name in (*SHIPPED, *ENCODER) if name in inputs]
+    return [inputs[name] for name in (*SHIPPED, *ENCODERS) if name in inputs]

@@ -30,6 +30,7 @@ ORDER = (
     "adapters",
     "selfcheck",
     "visual_selfcheck",
+    "audio_selfcheck",
     "reference",
     "quality",
     "sentence_reference",

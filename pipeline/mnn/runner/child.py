@@ -75,6 +75,13 @@ class Session:
         prompt = {"text": text, "audios": [{"waveform": one} for one in waves]}
         return [int(token) for token in self._model.tokenizer_encode(prompt)], []
 
+    def sound_features(self, arrays: list[wire.Array]) -> Reply:
+        """The mel features of one sound, as the engine's own path to the encoder computes them."""
+        expr, audio = importlib.import_module("MNN.expr"), importlib.import_module("MNN.audio")
+        wave = expr.const(arrays[0].tolist(), [len(arrays[0])], expr.NHWC, expr.float)
+        found = expr.convert(audio.whisper_fbank(wave, 16000, 128, 400, 160, 0), expr.NCHW)
+        return None, [np.asarray(found.read(), dtype=np.float32).reshape(1, 128, -1).copy()]
+
     def token_bytes(self, ids: list[int]) -> Reply:
         """The bytes of each token. A token that ends inside a UTF-8 character arrives as a UnicodeDecodeError."""
         return [self._bytes(token).decode("latin-1") for token in ids], []

@@ -131,6 +131,11 @@ class Engine:
             raise self._failure("did not take the sounds")
         return list(ids)
 
+    def sound_features(self, sound: Logits) -> Logits:
+        """float32 [1, 128, frames]: what the encoder is given for `sound`, float32 [samples] at 16 kHz."""
+        _, arrays = self._call("sound_features", [sound])
+        return arrays[0]
+
     def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
         """The bytes of each token (a token may end inside a UTF-8 character)."""
         pieces, _ = self._call("token_bytes", ids=self._checked(ids))
