@@ -31,6 +31,8 @@ TOKENIZER_FACTS = ("tokenizer", "tokenizer.json")
 LAYOUT = ("graph", "layout.json")
 ADAPTERS = ("adapters", "facts/adapters.json")
 EXACTNESS = ("exactness", "exactness.json")
+WEIGHTS = (("weights", "weights.json"), ("visual_weights", "weights.json"), ("audio_weights", "weights.json"))
+PRECISION = ("bits", "block", "symmetric", "scale_bits", "algorithm")
 # What an engine must have been built with beside the target's own needs, by the product's files (MNN's build guide).
 ENCODERS = {
     "visual.mnn": ("LLM_SUPPORT_VISION", "MNN_BUILD_OPENCV", "MNN_IMGCODECS"),
@@ -172,8 +174,26 @@ def make_manifest(engine: Engine, product: Product, files: Mapping[str, Blob]) -
         "model": {key: value for key, value in _output(engine, product, LAYOUT).items() if key in LAYOUT_FACTS},
         "tokenizer": _output(engine, product, TOKENIZER_FACTS),
         **_adapters(engine, product),
+        "weights": {stage: _precisions(linears) for stage, linears in _linears(engine, product)},
         "verification": _verification(engine, product),
     }
+
+
+def _linears(engine: Engine, product: Product) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Stage and what it wrote of each linear, for the stages that wrote any."""
+    for stage, file in WEIGHTS:
+        if linears := _output(engine, product, (stage, file)).get("linears"):
+            yield stage, linears
+
+
+def _precisions(linears: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By linear: what the rules came to, and ‖W − W'‖ / ‖W‖ where that was measured."""
+    table = {}
+    for name, entry in sorted(linears.items()):
+        table[name] = {key: entry[key] for key in PRECISION if key in entry}
+        if entry.get("squared_norm"):
+            table[name]["relative_error"] = float(f"{(entry['squared_error'] / entry['squared_norm']) ** 0.5:.3g}")
+    return table
 
 
 def _adapters(engine: Engine, product: Product) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def too_big(verify: Mapping[str, Any], checkpoint: Path) -> str:
     if needed > limit:
         return (
             f"the float32 reference needs {needed / 1e9:.1f} GB, more than verify.reference_memory_gb={limit / 1e9:g}: "
-            "compared by the architecture self-check, token ids and template only"
+            "the self-check, rounding errors, token ids, template and the engine's own answer are checked without it"
         )
     if needed > free:
         raise StageFailed(

@@ -123,8 +123,8 @@ def summary(report: Report) -> str:
     """One line of figures for the table of stages."""
     ran = [check for check in report.checks if check.passed is not None]
     told = [f"{len(ran) - len(report.failed)} of {len(ran)} checks passed"]
-    if skipped := len(report.checks) - len(ran):
-        told.append(f"{skipped} not run")
+    if skipped := [check.name for check in report.checks if check.passed is None]:
+        told.append(f"{len(skipped)} not run ({_short(', '.join(skipped), 100)})")
     logits = report.figures.get("logits")
     if logits:
         told.append(f"KL {logits['kld_mean']:.4g}, top-1 {logits['top1']:.1%}")

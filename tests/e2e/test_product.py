@@ -58,6 +58,12 @@ def test_the_manifest_holds_sources_tools_digests_and_the_report(workshop: Works
     (source,) = manifest["sources"]["source"]["files"].values()
     assert len(source["sha256"]) == 64
     assert set(manifest["files"]) >= FILES - {"manifest.json"}
+    precisions = manifest["weights"]["weights"]
+    assert len(precisions) == 30 * 7 + 1
+    assert precisions["lm_head"]["bits"] == 8
+    query = precisions["model.layers.0.self_attn.q_proj"]
+    assert (query["bits"], query["block"], query["algorithm"]) == (4, 64, "rtn")
+    assert 0.01 < query["relative_error"] < 0.2
     report = manifest["verification"]["report"]
     assert report["passed"] is True
     names = {check["name"] for check in report["checks"] if check["passed"]}

@@ -119,4 +119,4 @@ def test_bits_without_limits_are_the_requests_mistake() -> None:
 def test_summary_says_what_ran_and_how_close_it_was() -> None:
     figures = {"logits": {"kld_mean": 0.24531, "top1": 0.73}, "answer": "Paris\nis it"}
     line = summary(Report("fast", [GOOD, not_run("x", "y"), equal("ids", 1, 0)], figures))
-    assert line == "1 of 2 checks passed; 1 not run; KL 0.2453, top-1 73.0%; answer “Paris is it”"
+    assert line == "1 of 2 checks passed; 1 not run (x); KL 0.2453, top-1 73.0%; answer “Paris is it”"
