@@ -42,14 +42,22 @@ def nearest(rows: NDArray[Any], precision: Precision) -> Packed | None:
     """See plain.Loops. An infinite or missing weight makes squared_norm so."""
     if not fits(rows, precision):
         return None
-    blocks = np.ascontiguousarray(rows).view(np.uint16).reshape(-1, precision.block)
-    codes = np.empty((len(blocks), precision.block * precision.bits // 8), np.uint8)
-    alpha = np.empty((len(blocks), 1 if precision.symmetric else 2), np.float16)
+    block = precision.block
+    short = np.ascontiguousarray(rows).view(np.uint16).reshape(-1)
+    codes = np.empty(short.size * precision.bits // 8, np.uint8)
+    alpha = np.empty((short.size // block, 1 if precision.symmetric else 2), np.float16)
     sums = np.zeros(2)
-    steps = precision.most if precision.symmetric else precision.steps
-    least, most, half, ends = map(np.float32, (precision.least, precision.most, precision.half, steps))
-    _quantise(blocks, least, most, half, ends, codes, alpha.view(np.uint16), sums)
-    return Packed(codes.reshape(-1), alpha[:, 0] if precision.symmetric else alpha, float(sums[0]), float(sums[1]))
+    tile = max(1, min(TILE // block, len(alpha)))
+    least, most, half = map(np.float32, (precision.least, precision.most, precision.half))
+    steps = np.float32(precision.most if precision.symmetric else precision.steps)
+    bits, rounded = np.empty(tile * block, np.uint32), np.empty(tile * block, np.uint32)
+    ends, grid, pairs = np.empty(2 * tile, np.uint32), np.empty(2 * tile, np.float32), np.empty(tile * block, np.uint8)
+    _quantise(
+        short, short.view(np.int16), block, tile, least, most, half, steps, bits, bits.view(np.float32), rounded,
+        rounded.view(np.float32), ends, ends.view(np.float32), grid, pairs, pairs.view(np.uint16), codes,
+        alpha.view(np.uint16).reshape(-1), sums,
+    )  # fmt: skip
+    return Packed(codes, alpha[:, 0] if precision.symmetric else alpha, float(sums[0]), float(sums[1]))
 
 
 @compiled("float32(float32)")
@@ -80,119 +88,133 @@ def _half_bits(value: Any) -> Any:
     return np.uint16(sign | np.uint32(0x7C00 if size == size else 0x7E00))
 
 
-@compiled("void(int16[:, ::1], int16[::1], int16[::1])")
-def _extremes(rows: I16, low: I16, high: I16) -> None:
-    """Least and greatest bfloat16 of each row. Their order is that of integers once negative ones are turned round."""
-    for b in range(rows.shape[0]):
-        row = rows[b]
+@compiled("void(int16[::1], int64, int64, int64, uint32[::1])")
+def _extremes(short: I16, first: int, count: int, block: int, ends: U32) -> None:
+    """Bits of the least and the greatest number of each of `count` blocks from `first` on, into ends [2 count].
+
+    bfloat16 numbers are in the order of integers once negative ones are turned round.
+    """
+    for b in range(count):
+        row = short[(first + b) * block : (first + b + 1) * block]
         least = np.int16(0x7FFF)
         most = np.int16(-0x8000)
         for i in range(row.size):
             key = np.int16(row[i] ^ ((row[i] >> np.int16(15)) & np.int16(0x7FFF)))
             least = min(least, key)
             most = max(most, key)
-        low[b] = least ^ ((least >> np.int16(15)) & np.int16(0x7FFF))
-        high[b] = most ^ ((most >> np.int16(15)) & np.int16(0x7FFF))
+        low = np.uint32(np.uint16(least ^ ((least >> np.int16(15)) & np.int16(0x7FFF))))
+        high = np.uint32(np.uint16(most ^ ((most >> np.int16(15)) & np.int16(0x7FFF))))
+        ends[2 * b] = low << np.uint32(16)
+        ends[2 * b + 1] = high << np.uint32(16)
 
 
-@compiled("void(uint16[::1], uint32[::1])")
-def _widen(short: U16, bits: U32) -> None:
-    """The bits of the float32 numbers that the bfloat16 ones are."""
-    for i in range(short.size):
-        bits[i] = np.uint32(short[i]) << np.uint32(16)
+@compiled("void(uint16[::1], int64, int64, uint32[::1])")
+def _widen(short: U16, start: int, count: int, bits: U32) -> None:
+    """The bits of the float32 numbers that `count` bfloat16 ones from `start` on are."""
+    row = short[start : start + count]
+    for i in range(row.size):
+        bits[i] = np.uint32(row[i]) << np.uint32(16)
 
 
-@compiled("void(float32[::1], float32[::1], float32, float32, float32[::1], float32[::1], uint16[:, ::1])")
-def _grid(low: F32, high: F32, half: Any, steps: Any, scale: F32, zero: F32, alpha: U16) -> None:
-    """rtn.grid of each block, and its stored form: alpha [n, 1] (scale; symmetric) or [n, 2] (zero, scale)."""
-    for b in range(low.size):
-        if alpha.shape[1] == 1:
-            scale[b] = _half((max(-low[b], high[b]) + np.float32(0)) / steps)  # never -0
-            zero[b] = np.float32(0)
+@compiled("void(float32[::1], int64, int64, float32, float32, float32[::1], boolean, uint16[::1])")
+def _grid(ends: F32, first: int, count: int, half: Any, steps: Any, grid: F32, symmetric: bool, alpha: U16) -> None:
+    """rtn.grid of each block into grid [2 count] (scale, zero), and its stored form into `alpha`."""
+    for b in range(count):
+        low = ends[2 * b]
+        high = ends[2 * b + 1]
+        if symmetric:
+            scale = _half((max(-low, high) + np.float32(0)) / steps)  # never -0
+            zero = np.float32(0)
+            alpha[first + b] = _half_bits(scale)
         else:
-            scale[b] = _half((high[b] - low[b]) / steps)
-            zero[b] = _half(low[b] + scale[b] * half)
-            alpha[b, 0] = _half_bits(zero[b])
-        alpha[b, -1] = _half_bits(scale[b])
+            scale = _half((high - low) / steps)
+            zero = _half(low + scale * half)
+            alpha[2 * (first + b)] = _half_bits(zero)
+            alpha[2 * (first + b) + 1] = _half_bits(scale)
+        grid[2 * b] = scale
+        grid[2 * b + 1] = zero
 
 
-@compiled("void(float32[:, ::1], float32[::1], float32[::1], float32, float32, float32, float32[:, ::1])")
-def _round(values: F32, scale: F32, zero: F32, least: Any, most: Any, shift: Any, steps: F32) -> None:
+@compiled("void(float32[::1], int64, int64, float32[::1], float32, float32, float32, float32[::1])")
+def _round(values: F32, count: int, block: int, grid: F32, least: Any, most: Any, shift: Any, rounded: F32) -> None:
     """Nearest code + `shift` of every value: its low bits are the code."""
-    for b in range(values.shape[0]):
-        row = values[b]
-        step = steps[b]
-        origin = zero[b]
-        divisor = scale[b] if scale[b] > np.float32(0) else np.float32(np.inf)
+    for b in range(count):
+        row = values[b * block : (b + 1) * block]
+        out = rounded[b * block : (b + 1) * block]
+        zero = grid[2 * b + 1]
+        divisor = grid[2 * b] if grid[2 * b] > np.float32(0) else np.float32(np.inf)
         for i in range(row.size):
-            code = (row[i] - origin) / divisor
+            code = (row[i] - zero) / divisor
             code = least if code < least else code
             code = most if code > most else code
-            step[i] = code + shift
+            out[i] = code + shift
 
 
 @compiled(
-    "void(float32[:, ::1], float32[:, ::1], float32[::1], float32[::1], float32, float64[::1])", fastmath={"reassoc"}
+    "void(float32[::1], float32[::1], int64, int64, float32[::1], float32, float64[::1])", fastmath={"reassoc"}
 )
-def _measure(values: F32, steps: F32, scale: F32, zero: F32, shift: Any, sums: F64) -> None:
+def _measure(values: F32, rounded: F32, count: int, block: int, grid: F32, shift: Any, sums: F64) -> None:
     """See plain.Loops.measure."""
-    for b in range(values.shape[0]):
-        row = values[b]
-        step = steps[b]
-        slope = scale[b]
-        origin = zero[b]
+    for b in range(count):
+        row = values[b * block : (b + 1) * block]
+        code = rounded[b * block : (b + 1) * block]
+        scale = grid[2 * b]
+        zero = grid[2 * b + 1]
         error = np.float32(0)
         norm = np.float32(0)
         for i in range(row.size):
-            miss = row[i] - ((step[i] - shift) * slope + origin)
+            miss = row[i] - ((code[i] - shift) * scale + zero)
             error += miss * miss
             norm += row[i] * row[i]
         sums[0] += error
         sums[1] += norm
 
 
-@compiled("void(uint32[::1], uint8[::1])")
-def _bytes(bits: U32, codes: U8) -> None:
-    """The lowest byte of each."""
-    for i in range(codes.size):
-        codes[i] = np.uint8(bits[i])
+@compiled("void(uint32[::1], int64, uint8[::1], int64)")
+def _bytes(bits: U32, count: int, codes: U8, start: int) -> None:
+    """The lowest byte of each of `count`, to codes from `start` on."""
+    out = codes[start : start + count]
+    for i in range(out.size):
+        out[i] = np.uint8(bits[i])
 
 
-@compiled("void(uint16[::1], uint8[::1])")
-def _nibbles(pairs: U16, packed: U8) -> None:
+@compiled("void(uint16[::1], int64, uint8[::1], int64)")
+def _nibbles(pairs: U16, count: int, codes: U8, start: int) -> None:
     """Two codes a byte, the first one in the upper half; see packing."""
-    for i in range(packed.size):
-        packed[i] = np.uint8((pairs[i] << np.uint16(4)) | (pairs[i] >> np.uint16(8)))
+    out = codes[start : start + count]
+    for i in range(out.size):
+        out[i] = np.uint8((pairs[i] << np.uint16(4)) | (pairs[i] >> np.uint16(8)))
 
 
 @compiled(
-    "void(uint16[:, ::1], float32, float32, float32, float32, uint8[:, ::1], uint16[:, ::1], float64[::1])"
+    "void(uint16[::1], int16[::1], int64, int64, float32, float32, float32, float32, uint32[::1], float32[::1],"
+    "uint32[::1], float32[::1], uint32[::1], float32[::1], float32[::1], uint8[::1], uint16[::1], uint8[::1],"
+    "uint16[::1], float64[::1])"
 )
-def _quantise(blocks: U16, least: Any, most: Any, half: Any, steps: Any, packed: U8, alpha: U16, sums: F64) -> None:
-    """blocks [n, block] to packed [n, bytes] and alpha [n, 1] or [n, 2], a tile after the other."""
-    count, block = blocks.shape
-    tile = max(1, TILE // block)
-    ends = np.empty((2, tile), np.int16)
-    grid = np.empty((4, tile), np.float32)
-    bits = np.empty((2, tile, block), np.uint32)
-    codes = np.empty(tile * block, np.uint8)
-    floats = bits.view(np.float32)
+def _quantise(
+    short: U16, signed: I16, block: int, tile: int, least: Any, most: Any, half: Any, steps: Any, bits: U32,
+    values: F32, rounded_bits: U32, rounded: F32, ends_bits: U32, ends: F32, grid: F32, bytes_: U8, pairs: U16,
+    codes: U8, alpha: U16, sums: F64,
+) -> None:  # fmt: skip
+    """All blocks of `short` to `codes` and `alpha`, a tile after the other; the rest is room for one tile.
+
+    Arrays come in twice where they are read as two types, and helpers get numbers, not slices: views and slices made
+    here cost seconds of compilation.
+    """
     shift = INTEGERS + half
-    for first in range(0, count, tile):
-        n = min(tile, count - first)
-        rows = blocks[first : first + n]
-        low, high, scale, zero = grid[0, :n], grid[1, :n], grid[2, :n], grid[3, :n]
-        values, rounded = floats[0, :n], floats[1, :n]
-        _extremes(rows.view(np.int16), ends[0, :n], ends[1, :n])
-        _widen(ends[0, :n].view(np.uint16), low.view(np.uint32))
-        _widen(ends[1, :n].view(np.uint16), high.view(np.uint32))
-        _widen(rows.reshape(n * block), bits[0, :n].reshape(n * block))
-        _grid(low, high, half, steps, scale, zero, alpha[first : first + n])
-        _round(values, scale, zero, least, most, shift, rounded)
-        _measure(values, rounded, scale, zero, shift, sums)
-        out = packed[first : first + n].reshape(n * packed.shape[1])
-        if packed.shape[1] == block:
-            _bytes(bits[1, :n].reshape(n * block), out)
+    total = short.size // block
+    symmetric = alpha.size == total
+    whole = codes.size == short.size
+    for first in range(0, total, tile):
+        count = min(tile, total - first)
+        size = count * block
+        _extremes(signed, first, count, block, ends_bits)
+        _grid(ends, first, count, half, steps, grid, symmetric, alpha)
+        _widen(short, first * block, size, bits)
+        _round(values, count, block, grid, least, most, shift, rounded)
+        _measure(values, rounded, count, block, grid, shift, sums)
+        if whole:
+            _bytes(rounded_bits, size, codes, first * block)
         else:
-            _bytes(bits[1, :n].reshape(n * block), codes[: n * block])
-            _nibbles(codes[: n * block].view(np.uint16), out)
+            _bytes(rounded_bits, size, bytes_, 0)
+            _nibbles(pairs, size // 2, codes, first * block // 2)
