@@ -25,4 +25,5 @@ STAGE = Stage(
 
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
     """Writes visual.onnx, layout.json, skeleton.json and visual.json (docs/architecture.md)."""
-    write_graph("visual", config, inputs, out, log)
+    exact = config["visual"]["positions"] == "exact"
+    write_graph("visual", config, inputs, out, log, exact_positions=exact)

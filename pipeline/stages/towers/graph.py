@@ -21,8 +21,16 @@ GRAPH_FILES = (
 )
 
 
-def write_graph(kind: str, config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
-    """Writes <kind>.onnx, layout.json, skeleton.json and <kind>.json.
+def write_graph(
+    kind: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    out: Path,
+    log: Log,
+    *,
+    exact_positions: bool = False,
+) -> None:
+    """Writes <kind>.onnx, layout.json, skeleton.json and <kind>.json. exact_positions: see Options.
 
     Raises UserError with the reason for an encoder that cannot be expressed, StageFailed when the converter fails.
     """
@@ -32,8 +40,7 @@ def write_graph(kind: str, config: Mapping[str, Any], inputs: Mapping[str, Path]
 
     target = config["target"]
     fuse_c4 = bool(target["graph"]["fuse_c4"])
-    exact = config.get(kind, {}).get("positions") == "exact"
-    options = Options(fuse_rope=fuse_c4, exact_positions=exact)
+    options = Options(fuse_rope=fuse_c4, exact_positions=exact_positions)
     exported = export(kind, inputs["checkpoint"], out, options, bool(config["model"]["trust_remote_code"]))
     with tempfile.TemporaryDirectory(prefix="tower-") as scratch:
         program = target.get("mnnconvert", "")
