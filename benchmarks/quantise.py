@@ -1,4 +1,6 @@
-"""How fast weights are quantised and packed: GB/s of bfloat16 input, by bits, block, algorithm and threads.
+"""How fast weights are quantised and packed: GB of bfloat16 input a second, by bits, block, algorithm and threads.
+
+The last column counts CPU seconds instead, which other programs on the same machine disturb less.
 
     python benchmarks/quantise.py [--threads 1 2] [--megabytes 128]
 """
@@ -29,17 +31,18 @@ CASES = (
 )
 
 
-def speed(precision: Precision, loops: Loops, threads: int, megabytes: int) -> float:
-    """GB of bfloat16 a second, best of three; each thread quantises row blocks of 4 MB."""
+def speed(precision: Precision, loops: Loops, threads: int, megabytes: int) -> tuple[float, float]:
+    """GB of bfloat16 a second and a CPU second, best of five; each thread quantises row blocks of 4 MB."""
     weights = np.random.default_rng(0).standard_normal((ROWS, COLUMNS)).astype(ml_dtypes.bfloat16)
     count = max(threads, megabytes * 1_000_000 // weights.nbytes)
-    best = float("inf")
+    best = busy = float("inf")
     with ThreadPoolExecutor(threads) as pool:
-        for _ in range(3):
-            begun = time.perf_counter()
+        for _ in range(5):
+            begun, before = time.perf_counter(), time.process_time()
             list(pool.map(lambda _: quantise_rows(weights, precision, "benchmark", loops), range(count)))
-            best = min(best, time.perf_counter() - begun)
-    return count * weights.nbytes / 1e9 / best
+            best, busy = min(best, time.perf_counter() - begun), min(busy, time.process_time() - before)
+    size = count * weights.nbytes / 1e9
+    return size / best, size / busy
 
 
 def main() -> None:
@@ -48,15 +51,15 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--megabytes", type=int, default=128)
     arguments = parser.parse_args()
-    print("| algorithm | bits | block | symmetric | loops | threads | GB/s |\n|" + " --- |" * 7)
+    print("| algorithm | bits | block | symmetric | loops | threads | GB/s | GB per CPU s |\n|" + " --- |" * 8)
     for algorithm, bits, block, symmetric in CASES:
         precision = Precision(bits, block, symmetric, algorithm=algorithm)
         for name, loops in (("numba", kernels), ("numpy", plain)):
             for threads in arguments.threads:
                 size = arguments.megabytes if algorithm == "rtn" else 8
-                found = speed(precision, loops, threads, size)
+                wall, cpu = speed(precision, loops, threads, size)
                 case = f"| {algorithm} | {bits} | {block} | {symmetric} | {name} | {threads}"
-                print(f"{case} | {found:.2f} |", flush=True)
+                print(f"{case} | {wall:.2f} | {cpu:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
