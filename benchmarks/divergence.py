@@ -143,7 +143,8 @@ def calibration_ids(product: Path, store: Path) -> Ids:
         return [list(run) for run in json.loads(blob.read_text(encoding="utf-8"))]
     model = manifest["config"]["model"]
     with tempfile.TemporaryDirectory() as scratch:
-        tokenizer = load_tokenizer(model_folder(model["name"], [], Path(scratch)))
+        place = [f"model.path={model['path']}"] if model.get("path") else []
+        tokenizer = load_tokenizer(model_folder(model["name"], place, Path(scratch)))
     return sequences(tokenizer, calibration)
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from pipeline.build.nodes import SourceNode
+from pipeline.build.nodes import Product, SourceNode
 from pipeline.errors import PipelineError
 from tasks.failures import guarded
 from tasks.request import PARAMS
+
+if TYPE_CHECKING:
+    from pipeline.recipe.preflight import Estimate
 
 
 def task_plan() -> dict[str, Any]:
@@ -35,6 +40,7 @@ def _plan() -> None:
             {
                 "product": product.name,
                 "verdict": verdicts[product.name],
+                "estimate": asdict(cost) if (cost := _cost(product)) else None,
                 "stages": [steps[node.id].to_json() for node in product.nodes.values()],
             }
             for product in run.graph.products
@@ -43,11 +49,30 @@ def _plan() -> None:
         return
     for product in run.graph.products:
         print(f"{product.name}: {verdicts[product.name]}")
+        if any(steps[node.id].verdict == "BUILD" for node in product.nodes.values()) and (cost := _cost(product)):
+            print(f"  from nothing about {_told(cost)}")
         rows = [["stage", "", "size", "why"]]
         for node in product.nodes.values():
             step = steps[node.id]
             rows.append([step.stage, step.verdict, size(step.bytes) if step.bytes else "", step.why()])
         print(table(rows, right=(2,)))
+
+
+def _cost(product: Product) -> Estimate | None:
+    """What the recipe alone tells of it: all stages, whether they are hits or not."""
+    from pipeline.recipe.preflight import estimate
+    from pipeline.recipe.schema import Recipe
+    from pipeline.recipe.typed import build
+
+    return estimate(build(Recipe, dict(product.recipe)))
+
+
+def _told(cost: Estimate) -> str:
+    from pipeline.build.console import size
+
+    reference = f" (the reference {size(cost.reference_memory)} more)" if cost.reference_memory else ""
+    disk, seconds = size(cost.disk), f"{cost.seconds:.0f} s without verification"
+    return f"{size(cost.memory)} of memory{reference}, {disk} of disk, {seconds}"
 
 
 def _present(node: SourceNode) -> bool:
@@ -57,8 +82,8 @@ def _present(node: SourceNode) -> bool:
     try:
         present = run.engine.assume(node, run.terminal.log(node.name))
     except PipelineError as error:
-        run.terminal.say(f"{node.name}: {error}")
+        print(f"{node.name}: {error}", file=sys.stderr)
         return False
     if not present:
-        run.terminal.say(f"{node.name}: {node.label} was not fetched yet")
+        print(f"{node.name}: {node.label} was not fetched yet", file=sys.stderr)
     return present

@@ -14,7 +14,7 @@ from pipeline.build.product import up_to_date
 from pipeline.build.store import Record
 
 ABSENT = "(none)"
-LIMIT = 6
+LIMIT = 3
 CODE_LIMIT = 2
 
 

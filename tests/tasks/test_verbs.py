@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 import time
 
 from tests.tasks.project import Folder, end
@@ -34,6 +37,26 @@ def test_a_plan_that_cannot_be_is_one_line(folder: Folder) -> None:
     code, _, err = folder.doit("plan", "target=hexagon", "quant=auto")
     assert code == 3
     assert err.splitlines() == ["ERROR: quant.lm_bits=8: target 'hexagon' runs 4 bits only → try quant.lm_bits=4"]
+
+
+def test_a_plan_says_what_a_build_from_nothing_costs_before_anything_is_fetched(folder: Folder) -> None:
+    code, out, err = folder.doit("plan", "model=qwen2.5-7b", "quant=int4", "verify=off", recipe=False)
+    assert code == 0
+    line = next(line for line in out.splitlines() if "from nothing about" in line)
+    assert re.search(r"[\d.]+ GB of memory, 2\d\.\d GB of disk, \d+ s without verification", line)
+    code, out, err = folder.doit("plan", "--json", "model=qwen2.5-7b", "verify=off", recipe=False)
+    assert "was not fetched yet" in err
+    plan = json.loads(out)  # nothing else there: machines read it
+    assert plan["products"][0]["estimate"]["download"] > 14e9
+
+
+def test_a_reader_that_has_enough_is_no_traceback(folder: Folder) -> None:
+    command = f"{sys.executable} -m doit plan model=smollm2-135m,qwen2.5-7b quant=int4,int8,fp16 verify=off | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder.root, env=folder.environment(), capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "BrokenPipe" not in done.stderr
 
 
 def test_plan_and_its_json(folder: Folder) -> None:
