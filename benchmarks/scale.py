@@ -203,6 +203,8 @@ def measure(name: str, config: Mapping[str, Any], runs: int, overrides: Sequence
             done.append(export.run(f"{layers} layers, run {number}", [*OVERRIDES, f"model.path={source}", *overrides],
                                    folder))  # fmt: skip
             shutil.rmtree(folder)
+            whole = done[-1].total
+            print(f"run {number}: {whole.wall:.1f} s, {whole.cpu:.1f} CPU s, {whole.peak / 1e9:.2f} GB", flush=True)
             if done[-1].exit_code:
                 break
     return done
