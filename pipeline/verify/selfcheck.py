@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.build.config import subset
+from pipeline.build.config import strict, subset
 from pipeline.build.stage import Log
 from pipeline.graph.towers import families
 from pipeline.mnn.runner import Engine
@@ -75,7 +75,7 @@ def build(source: Path, work: Path, recipe: Mapping[str, Any], encoders: Sequenc
         out = work / stage.name
         out.mkdir(parents=True)
         inputs = {edge.stage: outputs[edge.stage] for edge in stage.inputs if edge.stage in outputs}
-        module.run(subset(recipe, stage.config), inputs, out, _Silent())
+        module.run(strict(subset(recipe, stage.config), stage.config), inputs, out, _Silent())
         outputs[stage.name] = out
     shipped = [*SHIPPED, *(f"{kind}_{part}" for kind in encoders for part in ("graph", "weights", "link"))]
     return assemble([outputs[name] for name in shipped], work / "product")
