@@ -62,6 +62,7 @@ def test_its_declaration_covers_what_it_reads() -> None:
     assert {entry.stage: entry.files for entry in STAGE.inputs} == {
         "graph": ("skeleton.json", "layout.json"),
         "weights": ("weights.json",),
+        "awq": ("folds.safetensors",),
     }
     assert set(STAGE.config) == {"target.graph.fuse_c4", "target.mnnconvert"}
     assert STAGE.tools == ("MNN",)
