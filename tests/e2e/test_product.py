@@ -134,14 +134,17 @@ def test_no_export_installs_anything(int4: Result, installed: str) -> None:
 
 
 def test_no_process_of_an_export_imports_mnns_tools(workshop: Workshop, int4: Result, tmp_path: Path) -> None:
-    """`MNN.tools` installs a telemetry package when it is imported: a hook in every Python process reports imports."""
+    """`MNN.tools` installs a telemetry package when it is imported: a hook in every Python process reports imports.
+
+    The converter's child is not among them, as it starts without `site`; see tests/mnn/test_converter.py.
+    """
     hook = tmp_path / "hook"
     hook.mkdir()
     seen = tmp_path / "imports"
     (hook / "sitecustomize.py").write_text(
         "import sys\n"
         "def note(event, arguments):\n"
-        f"    if event == 'import' and arguments[0].split('.')[0] in ('MNN', '_tools'):\n"
+        "    if event == 'import' and arguments[0].split('.')[0] == 'MNN':\n"
         f"        open({str(seen)!r}, 'a').write(arguments[0] + '\\n')\n"
         "sys.addaudithook(note)\n"
     )
@@ -149,7 +152,6 @@ def test_no_process_of_an_export_imports_mnns_tools(workshop: Workshop, int4: Re
     result = workshop.export(MODEL, "quant=int4", "quant.block=32", "name=telemetry", PYTHONPATH=paths)
     assert result.code == 0, result.err
     imported = set(seen.read_text().split())
-    roots = {name.split(".")[0] for name in imported}
-    assert {"MNN", "_tools"} <= roots, "the hook saw neither the engine nor the converter"
+    assert "MNN" in imported, "the hook did not see the engine"
     assert not [name for name in imported if name.startswith("MNN.tools")]
     assert "MNN.tools" not in sys.modules

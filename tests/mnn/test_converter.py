@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from pipeline.errors import StageFailed, UserError
+from pipeline.mnn import converter as converter_module
 from pipeline.mnn.converter import Converter
 
 
@@ -165,3 +166,23 @@ def test_the_erf_gelu_stays_exact(tmp_path: Path) -> None:
     text = (tmp_path / "gelu.json").read_text()
     assert '"ERF"' in text or '"GELU_STANDARD"' in text
     assert '"GELU"' not in text
+
+
+def test_the_wheels_converter_imports_nothing_of_the_package_around_it(
+    converter: Converter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`MNN.tools` installs a telemetry package when it is imported; an audit hook in the child tells its imports."""
+    seen = tmp_path / "imports"
+    hook = (
+        "import sys\n"
+        f"note = open({str(seen)!r}, 'a', buffering=1)\n"
+        "sys.addaudithook(lambda event, data: event == 'import' and note.write(data[0] + chr(10)))\n"
+    )
+    plain = converter_module._wheel_command()
+    program = plain.index("-c") + 1
+    spied = [*plain[:program], hook + plain[program], *plain[program + 1 :]]
+    monkeypatch.setattr(converter_module, "_wheel_command", lambda: spied)
+    converter.onnx_to_mnn(_write_onnx(tmp_path / "a.onnx"), tmp_path / "a.mnn", True)
+    imported = set(seen.read_text().split())
+    assert "_tools" in imported
+    assert not {name for name in imported if name.split(".")[0] in ("MNN", "subprocess", "pip")}
