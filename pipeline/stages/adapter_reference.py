@@ -12,7 +12,13 @@ from pipeline.stages.reference import expected_memory
 STAGE = Stage(
     name="adapter_reference",
     module=__name__,
-    inputs=(Input("source"), Input("split"), Input("reference", ("reference.json",))),
+    inputs=(
+        Input("source"),
+        Input("split"),
+        Input("reference", ("reference.json",)),
+        # Not read: an adapter that is refused is refused once, in its own words, before PEFT stumbles over it.
+        Input("adapters", ("facts/adapters.json",)),
+    ),
     config=(
         "model.trust_remote_code",
         "model.allow_pickle",
