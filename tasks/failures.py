@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,8 +29,6 @@ def guarded(name: str, action: Callable[..., object]) -> Callable[..., Any]:
         except (PipelineError, BadRequest) as error:
             FAILURES[name] = error if isinstance(error, PipelineError) else UserError(str(error))
             return TaskFailed(str(error), report=False)
-        except BrokenPipeError:  # `doit plan | head`: whoever read has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return True
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,10 @@ def task_plan() -> dict[str, Any]:
 
 def show(words: list[str], **options: Any) -> None:
     """The action; the request has read the options already."""
-    _plan()
+    try:
+        _plan()
+    except BrokenPipeError:  # `doit plan | head`: whoever read has enough. Only here: what builds must not lose one
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _plan() -> None:

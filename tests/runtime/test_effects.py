@@ -280,12 +280,12 @@ for limit in (3, 7):
     model = load(max_new_tokens=limit, **NO_STOP)
     model.response("Hello there", 0, -1)
     told[str(limit)] = len(model.get_context()["output_tokens"])
-model = load(timeout_ms=1, **NO_STOP)
+model = load(timeout_ms=200, **NO_STOP)
 model.response("Hello there", 0, 4000)
 told["stopped"] = len(model.get_context()["output_tokens"])
 """)  # fmt: skip
     assert (told["3"], told["7"]) == (3, 7)
-    assert told["stopped"] < 4000  # none at all where the machine is busy
+    assert 0 < told["stopped"] < 4000
 
 
 def test_templates_and_their_context(copy: Path) -> None:

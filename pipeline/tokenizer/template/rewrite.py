@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.tokenizer.template.environment import parse
 from pipeline.tokenizer.template.expressions import Scope
-from pipeline.tokenizer.template.helpers import MACROS
+from pipeline.tokenizer.template.macros import MACROS
 from pipeline.tokenizer.template.prune import prune
 from pipeline.tokenizer.template.statements import Statements
 
