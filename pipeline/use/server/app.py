@@ -7,20 +7,19 @@ import json
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from pipeline.errors import PipelineError
 from pipeline.use.server.api import Ask, BadRequest, parse
+from pipeline.use.server.mounted import mounted
 from pipeline.use.server.pool import Busy, Pool, Work
 from pipeline.use.session import Answer
 
@@ -42,14 +41,6 @@ def application(pool: Pool, model: str, limits: Limits, hosts: list[str]) -> Sta
     """The ASGI application. hosts: Host headers that are answered, against rebinding of names by web pages."""
     server = _Server(pool, model, limits)
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await pool.start()
-        try:
-            yield
-        finally:
-            await pool.stop()
-
     routes = [
         Route("/", _page),
         Route("/health", health),
@@ -57,8 +48,7 @@ def application(pool: Pool, model: str, limits: Limits, hosts: list[str]) -> Sta
         Route("/v1/chat/completions", server.chat, methods=["POST"]),
         Route("/v1/completions", server.text, methods=["POST"]),
     ]
-    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=hosts)
-    return Starlette(routes=routes, lifespan=lifespan, middleware=[trusted])
+    return mounted(pool, routes, hosts)
 
 
 class Refused(Exception):

@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -24,6 +21,7 @@ from pipeline.mnn.runner.embedder import Vector
 from pipeline.use.embed import open_embedder, prompt_text
 from pipeline.use.server.api import BadRequest
 from pipeline.use.server.app import Limits, Refused, check_token, health, json_body, model_list, refusal
+from pipeline.use.server.mounted import mounted
 from pipeline.use.server.pool import Busy
 
 FIELDS = frozenset({"model", "input", "encoding_format", "dimensions", "user", "prompt_name"})
@@ -166,18 +164,9 @@ def application(
     pool = Pool(lambda: open_embedder(options, keys), options.workers, options.queue)
     server = _Server(pool, name, limits)
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await pool.start()
-        try:
-            yield
-        finally:
-            await pool.stop()
-
     routes = [
         Route("/health", health),
         Route("/v1/models", server.models),
         Route("/v1/embeddings", server.embeddings, methods=["POST"]),
     ]
-    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=hosts)
-    return Starlette(routes=routes, lifespan=lifespan, middleware=[trusted])
+    return mounted(pool, routes, hosts)
