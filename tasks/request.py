@@ -88,6 +88,11 @@ class Request:
     folders: tuple[str, ...] = ()
 
     @property
+    def builds(self) -> bool:
+        """Whether stages will run where they have no record."""
+        return self.command == "run" and self.verb in BUILDING
+
+    @property
     def has_recipe(self) -> bool:
         """Whether the recipes of the overrides are wanted: by a verb, or by `doit clean|forget export model=…`."""
         return self.verb in RECIPE_VERBS

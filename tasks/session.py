@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -73,7 +73,8 @@ def _open(request: Request) -> Session:
     code = CodeDigests(store.root / "code-digests.json")
     remote = remote_of(configs, terminal)
     executor = Executor(store, code, terminal, consumers=consumers(graph))
-    engine = Engine(executor, resolver(store), terminal, remote, always=request.always)
+    found = resolver(store, executor.warm_up_for if request.builds else _stay)
+    engine = Engine(executor, found, terminal, remote, always=request.always)
     if request.locked:
         from tasks.locking import hold_to_lock
 
@@ -102,14 +103,34 @@ def remote_of(recipes: Sequence[Mapping[str, Any]], terminal: Terminal) -> Remot
     return Remote(cache["remote"], cache["remote_mode"], terminal.say)
 
 
-def resolver(store: Store) -> Resolver:
-    """How the engine finds sources: `pipeline.source`, with its memo of digests in the store."""
+class _Waking:
+    """A source's log; as soon as there is progress to tell, there is time for the first stages to import."""
+
+    def __init__(self, log: Log, wake: Callable[[], None]) -> None:
+        self._log = log
+        self._wake = wake
+        self.note = log.note
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        self._wake()
+        self._log.progress(done, total, what)
+
+
+def _stay(source: SourceNode) -> None:
+    """What is only asked for needs no workers."""
+
+
+def resolver(store: Store, wake: Callable[[SourceNode], None]) -> Resolver:
+    """How the engine finds sources: `pipeline.source`, with its memo of digests in the store.
+
+    wake: called once for a source that takes time to read.
+    """
 
     def resolve(node: SourceNode, log: Log) -> SourceFiles:
         from pipeline import source
 
         find = source.resolve if node.name == "source" else source.resolve_adapter
-        listing = find(node.spec, store.root, log)
+        listing = find(node.spec, store.root, _Waking(log, cache(lambda: wake(node))))
         files = {name: Blob(file.sha256, file.size) for name, file in sorted(listing.files.items())}
         paths = {name: Path(file.path).resolve() for name, file in listing.files.items()}
         return SourceFiles(files, paths, listing.revision, listing.kind)

@@ -32,7 +32,12 @@ def task_name(node: Node | SourceNode) -> str:
 
 def _source_task(run: Session, node: SourceNode) -> Task:
     log = run.terminal.log(node.name)
-    return _task(task_name(node), lambda: run.engine.resolve(node, log))
+
+    def find() -> None:
+        run.engine.resolve(node, log)
+        run.terminal.end(node.name)
+
+    return _task(task_name(node), find)
 
 
 def _stage_task(verb: str, run: Session, node: Node) -> Task:

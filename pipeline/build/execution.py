@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from pipeline.build.budget import MemoryBudget
 from pipeline.build.code import ROOT, UNCOUNTED, CodeDigests
-from pipeline.build.nodes import Node
+from pipeline.build.nodes import Node, SourceNode
 from pipeline.build.process import Spawner, Worker, failure
 from pipeline.build.sandbox import Sandbox, make
 from pipeline.build.stage import Log
@@ -76,6 +76,11 @@ class Executor:
             for worker in self._warm.values():
                 worker.kill()
             self._warm.clear()
+
+    def warm_up_for(self, source: SourceNode) -> None:
+        """Let the first stage that has much to import do so while the source is being read."""
+        for node in self.consumers.get(source.id, []):
+            self._warm_up_after(node)
 
     def _warm_up_after(self, node: Node) -> None:
         """Let one worker import its libraries while `node` makes its input; two would only take turns on the cores."""

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
-import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.build.canonical import digest
+from pipeline.build.copying import copy_verified
 from pipeline.build.engine import Engine
 from pipeline.build.key import select
 from pipeline.build.nodes import Edge, Product
-from pipeline.build.store import CHUNK, Blob, disk_full, identity
+from pipeline.build.store import Blob, disk_full, identity
 from pipeline.errors import StageFailed
 
 MANIFEST = "manifest.json"
@@ -57,7 +55,6 @@ SHIPPED = (
     ("config", ("config.json", "llm_config.json"), ""),
     ("adapters", ("*.mnn", "*.json"), ""),
 )
-FICLONE = 0x40049409  # linux/fs.h
 RENAME_EXCHANGE = 2  # linux/fs.h
 AT_FDCWD = -100  # linux/fcntl.h
 
@@ -246,26 +243,6 @@ def _source(engine: Engine, node_id: str) -> dict[str, Any]:
     return {"kind": found.kind, "revision": found.revision, "files": files}
 
 
-def copy_verified(source: Path, target: Path, blob: Blob) -> None:
-    """A copy with an inode of its own: shared extents where the file system can, bytes hashed on their way elsewhere.
-
-    Never a hard link, not even of a read-only file: root, and `chmod`, could then edit the store through the product.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
-        if _clone(reader.fileno(), writer.fileno()):
-            return  # `source` was verified when it was materialised
-        hasher = hashlib.sha256()
-        with ThreadPoolExecutor(1) as pool:  # hashing takes as long as copying, and there is a second core
-            hashed = pool.submit(hasher.update, b"")
-            while piece := reader.read(CHUNK):
-                hashed.result()
-                hashed = pool.submit(hasher.update, piece)
-                writer.write(piece)
-    if hasher.hexdigest() != blob.sha256:
-        raise StageFailed(f"{source} changed while it was copied", "run again")
-
-
 def put_in_place(scratch: Path, folder: Path) -> None:
     """Rename `scratch` to `folder`; if that exists, exchange the two: there is a whole product at any moment."""
     if not folder.exists():
@@ -331,14 +308,6 @@ def _size(folder: Path) -> int:
 
 def _walk(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file())
-
-
-def _clone(reader: int, writer: int) -> bool:
-    try:
-        fcntl.ioctl(writer, FICLONE, reader)
-    except OSError:
-        return False
-    return True
 
 
 def _exchange(one: Path, other: Path) -> bool:

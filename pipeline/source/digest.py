@@ -9,9 +9,10 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline.build.stage import Log
 from pipeline.source.listing import SourceFile
 
 MEMO_NAME = "source-digests.json"
@@ -22,10 +23,15 @@ SETTLED_NS = 50_000_000
 
 
 class DigestMemo:
-    """Digests of files by identity, kept in `folder`. A damaged memo is dropped: every entry can be computed again."""
+    """Digests of files by identity, kept in `folder`. A damaged memo is dropped: every entry can be computed again.
 
-    def __init__(self, folder: Path) -> None:
+    log: is told how far files that must be read have been read.
+    """
+
+    def __init__(self, folder: Path, log: Log | None = None) -> None:
         self._path = folder / MEMO_NAME
+        self._log = log
+        self._read, self._to_read = 0, 0
         self._entries = _load(self._path)
         self._changed = False
         self.hashed: list[Path] = []
@@ -33,7 +39,9 @@ class DigestMemo:
 
     def describe_all(self, paths: Sequence[Path]) -> list[SourceFile]:
         """`describe` of each; where several have to be read (a sharded model), by threads."""
-        if sum(not self._known(path.resolve()) for path in paths) < 2:
+        new = [path for path in paths if not self._known(path.resolve())]
+        self._read, self._to_read = 0, sum(path.stat().st_size for path in new)
+        if len(new) < 2:
             return [self.describe(path) for path in paths]
         from concurrent.futures import ThreadPoolExecutor
 
@@ -52,12 +60,17 @@ class DigestMemo:
         if known := self._known(real):
             return known
         stat = real.stat()
-        digest = sha256_of(real, self._stopped)
+        digest = sha256_of(real, self._stopped, self._advance)
         self.hashed.append(real)
         if time.time_ns() - stat.st_mtime_ns > SETTLED_NS:
             self._entries[str(real)] = [*_identity(stat), digest]
             self._changed = True
         return SourceFile(real, digest, stat.st_size)
+
+    def _advance(self, count: int) -> None:
+        self._read += count
+        if self._log is not None:
+            self._log.progress(self._read, max(self._read, self._to_read), "sha256")
 
     def _known(self, real: Path) -> SourceFile | None:
         stat = real.stat()
@@ -90,11 +103,16 @@ class DigestMemo:
         self._changed = False
 
 
-def sha256_of(path: Path, stopped: threading.Event | None = None) -> str:
-    """Lower-case hex sha256 of a file's bytes, read in pieces of one MiB. RuntimeError soon after `stopped` is set."""
+def sha256_of(path: Path, stopped: threading.Event | None = None, advance: Callable[[int], None] | None = None) -> str:
+    """Lower-case hex sha256 of a file's bytes, read in pieces of one MiB. RuntimeError soon after `stopped` is set.
+
+    advance: gets the bytes of each piece before it is hashed.
+    """
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while piece := file.read(CHUNK):
+            if advance is not None:
+                advance(len(piece))
             digest.update(piece)
             if stopped is not None and stopped.is_set():
                 raise RuntimeError(f"stopped reading {path}")

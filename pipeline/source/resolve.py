@@ -24,7 +24,7 @@ def resolve(model: Mapping[str, Any], cache_dir: Path, log: Log) -> SourceListin
 
     cache_dir holds the memo of digests. Raises UserError for what a person can mend.
     """
-    memo = DigestMemo(cache_dir)
+    memo = DigestMemo(cache_dir, log)
     try:
         listing = _base(model, cache_dir, memo, log)
         return _with_gptq(listing, str(model.get("gptq_path") or ""), memo)
@@ -39,7 +39,7 @@ def resolve_adapter(adapter: Mapping[str, Any], cache_dir: Path, log: Log) -> So
     With `adapter.mode` split the adapters stay apart, under names: "lora/…", "pirate@0.7/…".
     Raises UserError when a folder or a file of it is missing, or a weight is no number.
     """
-    memo = DigestMemo(cache_dir)
+    memo = DigestMemo(cache_dir, log)
     files = {}
     try:
         for prefix, folder in _adapter_folders(adapter).items():

@@ -123,3 +123,29 @@ def test_reading_ends_when_it_is_stopped(tmp_path: Path) -> None:
     stopped.set()
     with pytest.raises(RuntimeError, match="stopped reading"):
         sha256_of(settled(tmp_path / "a", b"x"), stopped)
+
+
+class Progress:
+    """A log that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int, str]] = []
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        self.told.append((done, total, what))
+
+    def note(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+def test_progress_ends_at_the_bytes_that_had_to_be_read(tmp_path: Path) -> None:
+    paths = [settled(tmp_path / name, os.urandom(size)) for name, size in (("a", 3 << 20), ("b", 5 << 20), ("c", 100))]
+    log = Progress()
+    memo = DigestMemo(tmp_path / "cache", log)
+    memo.describe(paths[2])
+    log.told.clear()
+    memo.describe_all(paths)
+    assert max(log.told) == (8 << 20, 8 << 20, "sha256")
+    log.told.clear()
+    memo.describe_all(paths)
+    assert log.told == []
