@@ -20,6 +20,7 @@ STAGE = Stage(
     ),
     config=("target.graph.fuse_c4", "target.mnnconvert"),
     tools=("MNN",),
+    warm=("pipeline.mnn.converter", "pipeline.mnn.link"),
 )
 
 

@@ -32,6 +32,7 @@ STAGE = Stage(
         *PRECISION_CONFIG,
     ),
     tools=("numpy", "numba", "ml_dtypes"),
+    warm=("pipeline.weights.writer", "pipeline.weights.source", "pipeline.checkpoint.open"),
     memory=lambda recipe: 512 << 20,
 )
 
