@@ -1,6 +1,6 @@
 """What each budget buys: the divergence that `quant=auto` predicts over all sizes, and what some products then have.
 
-    python benchmarks/frontier.py smollm2-135m --budgets 4.9 5.34 6 7 [--algorithm wmse]
+    python benchmarks/frontier.py smollm2-135m --budgets 5.1 5.34 6 7 [--algorithm wmse]
 
 Sensitivities are measured once; every further budget costs a weight pass (and GPTQ, unless --algorithm says otherwise).
 A table, a JSON file and a plot beside those of quality.py. Budgets are bits per weight, output head included.

@@ -56,6 +56,7 @@ def started() -> Session | None:
 
 def _open(request: Request) -> Session:
     from pipeline.recipe.cached import compose_cached
+    from pipeline.recipe.early import refuse_impossible
     from pipeline.stages import registry
 
     overrides = list(request.overrides)
@@ -64,6 +65,8 @@ def _open(request: Request) -> Session:
     recipes = compose_cached(overrides, store_folder() / "recipes", start_folder())
     configs = [recipe.config for recipe in recipes]
     store = Store(store_of(configs))
+    for one in recipes:
+        refuse_impossible(one.recipe, store.root)
     if request.verb == "export":
         _refuse_full_disk(recipes, store.root)
     store.create()

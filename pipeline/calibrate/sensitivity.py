@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from pipeline.calibrate.rounding import nearest, sampled
 from pipeline.calibrate.statistics import Progress
 from pipeline.checkpoint.tensor import Checkpoint
-from pipeline.weights import packing
 from pipeline.weights.layout import Layout, Linear
 from pipeline.weights.precision import Precision
+from pipeline.weights.sizes import candidates, stored_bytes
 
 F32 = NDArray[np.float32]
 SEQUENCES = 6
 """Of the calibration text: the gradients' sampling error is far below the differences between candidates."""
-BLOCKS = (32, 64, 128, 192, 256)
 ROWS = 96
 """Rows looked at, evenly spread; their weighted error is scaled up."""
 
@@ -46,22 +45,15 @@ def table(
     linears = [linear for linear in layout.linears if linear.name in inputs and linear.name in outputs]
     for number, linear in enumerate(linears):
         if not linear.keep:
-            candidates = _candidates(linear, bits, quant)
-            costs = [_cost(linear, checkpoint, inputs, outputs, one) for one in candidates]
-            found[linear.name] = [_entry(linear, *pair) for pair in zip(candidates, costs, strict=True)]
+            choices = candidates(linear.in_features, bits, bool(quant["symmetric"]), int(quant["scale_bits"]))
+            costs = [_cost(linear, checkpoint, inputs, outputs, one) for one in choices]
+            found[linear.name] = [_entry(linear, *pair) for pair in zip(choices, costs, strict=True)]
         progress(number + 1, len(linears), "linears")
     return {"linears": found}
 
 
-def _candidates(linear: Linear, bits: Sequence[int], quant: Mapping[str, Any]) -> list[Precision]:
-    blocks = [block for block in BLOCKS if linear.in_features % block == 0] or [linear.in_features]
-    symmetric, scale_bits = bool(quant["symmetric"]), int(quant["scale_bits"])
-    return [Precision(width, block, symmetric, scale_bits) for width in bits for block in blocks]
-
-
 def _entry(linear: Linear, precision: Precision, kld: float) -> dict[str, float]:
-    shape = linear.out_features, linear.in_features
-    size = packing.code_bytes(shape[0] * shape[1], precision.bits) + packing.alpha_bytes(*shape, precision)
+    size = stored_bytes(linear.out_features, linear.in_features, precision)
     return {"bits": precision.bits, "block": precision.block, "bytes": size, "kld": float(f"{kld:.6g}")}
 
 

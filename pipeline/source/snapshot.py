@@ -38,6 +38,14 @@ class SnapshotRecords:
         self._write(commit, {"folder": str(folder), "names": names})
         self._write(branch, {"commit": commit, "folder": str(folder), "names": names})
 
+    def folder(self, revision: str) -> Path | None:
+        """Where the files of `revision` (a branch: as it last stood) lie, if they were fetched and are there yet."""
+        record = self._read(revision)
+        names, place = record.get("names"), record.get("folder")
+        if not isinstance(names, list) or not isinstance(place, str):
+            return None
+        return Path(place) if all((Path(place) / name).is_file() for name in names) else None
+
     def last_commit(self, branch: str) -> str:
         """The commit that `branch` stood at when it was last resolved, or ""."""
         commit = self._read(branch).get("commit", "")

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pipeline.tokenizer.definition import Component, Definition, walk
 
 SPACE = "▁"
-OVER_A_BLANK = re.compile(rf"[^{SPACE}]{SPACE}")
 MOST_EXCEPTIONS = 32
 TO_SPACE = ("Replace", " ", SPACE)
 
@@ -50,7 +49,7 @@ def _keeps_whole(definition: Definition) -> bool:
 
 def _exceptions(definition: Definition) -> list[str] | None:
     """Pieces over a blank, with blanks, longest first; None if there are too many or they are not ASCII."""
-    pieces = [piece for piece in definition.vocabulary() if OVER_A_BLANK.search(piece)]
+    pieces = [piece for piece in definition.vocabulary() if piece.rfind(SPACE) > 0 and SPACE in piece.lstrip(SPACE)]
     texts = sorted((piece.replace(SPACE, " ").lstrip(" ") for piece in pieces), key=lambda text: (-len(text), text))
     return texts if len(texts) <= MOST_EXCEPTIONS and all(text.isascii() for text in texts) else None
 

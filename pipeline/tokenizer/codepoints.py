@@ -6,12 +6,15 @@ U+0007 pass for letters, numbers, …). So the sets are not taken from any table
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
-from tokenizers import Regex, pre_tokenizers
+import numpy as np
+from numpy.typing import NDArray
 
 Range = tuple[int, int]
+Codes = NDArray[np.int64]
 LAST = 0x10FFFF
 SURROGATES = range(0xD800, 0xE000)
 # Assigned characters end at 0x33479 (Unicode 17) and begin again with the tags and variation selectors of plane 14;
@@ -22,12 +25,10 @@ UNIFORM: tuple[Range, ...] = ((0x33500, 0xDFFFF), (0xE0200, 0xEFFFF), (0xF0000, 
 @lru_cache(maxsize=256)
 def members(expression: str) -> tuple[Range, ...]:
     """Inclusive ranges of the code points that a one-character `expression` matches. No surrogates."""
-    stretches, text = _stretches(), _sample()
+    from tokenizers import Regex, pre_tokenizers
+
     splitter = pre_tokenizers.Split(Regex(f"(?:{expression})+"), "removed", invert=True)
-    found: list[Range] = []
-    for _, (start, stop) in splitter.pre_tokenize_str(text):
-        found.extend(_code_points(stretches, start, stop))
-    return merge(found)
+    return merge([_range(start, stop) for start, stop in _sample().pieces(splitter)])
 
 
 @lru_cache(maxsize=1)
@@ -36,16 +37,17 @@ def bert_classes() -> tuple[tuple[Range, ...], tuple[Range, ...]]:
 
     Every character is put behind an "x": a blank leaves no piece, punctuation one of its own.
     """
-    stretches, sample = _stretches(), _sample()
-    pieces = pre_tokenizers.BertPreTokenizer().pre_tokenize_str("".join(f"x{char}" for char in sample))
+    from tokenizers import pre_tokenizers
+
+    behind_x = _Characters(np.stack([np.full_like(_codes(), ord("x")), _codes()], axis=1).reshape(-1))
     blanks: list[Range] = []
     marks: list[Range] = []
     end = 0
-    for _, (start, stop) in pieces:
+    for start, stop in behind_x.pieces(pre_tokenizers.BertPreTokenizer()):
         if start > end:
-            blanks.extend(_code_points(stretches, end // 2, (start + 1) // 2))
+            blanks.append(_range(end // 2, (start + 1) // 2))
         if start % 2 == 1 and stop == start + 1:
-            marks.extend(_code_points(stretches, start // 2, start // 2 + 1))
+            marks.append(_range(start // 2, start // 2 + 1))
         end = stop
     return merge(blanks), merge(marks)
 
@@ -65,30 +67,42 @@ def _adjacent(end: int, start: int) -> bool:
     return start <= end + 1 or (end == SURROGATES[0] - 1 and start == SURROGATES[-1] + 1)
 
 
-@lru_cache(maxsize=1)
-def _stretches() -> tuple[Range, ...]:
-    """Inclusive ranges in the order of the sample; uniform ones are represented by one character."""
-    ends = (SURROGATES[0] - 1, UNIFORM[0][0] - 1)
-    plane_14 = (UNIFORM[0][1] + 1, UNIFORM[1][0] - 1)
-    return ((0, ends[0]), (SURROGATES[-1] + 1, ends[1]), UNIFORM[0], plane_14, *UNIFORM[1:])
+class _Characters:
+    """A text of the characters `codes`, that can be asked for the pieces of a pre-tokenizer."""
+
+    def __init__(self, codes: Codes) -> None:
+        self.text = codes.astype("<u4").tobytes().decode("utf-32-le")
+        self._ends = np.cumsum(1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000))  # in bytes of UTF-8
+
+    def pieces(self, pre_tokenizer: Any) -> list[tuple[int, int]]:
+        """[start, stop) in characters. Asked in bytes: the library is ten times slower in characters."""
+        from tokenizers import PreTokenizedString
+
+        asked = PreTokenizedString(self.text)
+        pre_tokenizer.pre_tokenize(asked)
+        found = np.array([span for _, span, _ in asked.get_splits("original", "byte")], np.int64).reshape(-1, 2)
+        starts = np.searchsorted(self._ends, found[:, 0], "right")
+        stops = np.searchsorted(self._ends, found[:, 1], "left") + 1
+        return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
 
 @lru_cache(maxsize=1)
-def _sample() -> str:
-    return "".join(
-        chr(code)
-        for start, stop in _stretches()
-        for code in ((start,) if (start, stop) in UNIFORM else range(start, stop + 1))
-    )
+def _codes() -> Codes:
+    """Every code point but the surrogates, in order; of a uniform stretch the first."""
+    kept = np.ones(LAST + 1, bool)
+    for start, stop in UNIFORM:
+        kept[start + 1 : stop + 1] = False
+    kept[SURROGATES[0] : SURROGATES[-1] + 1] = False
+    return np.flatnonzero(kept)
 
 
-def _code_points(stretches: Sequence[Range], start: int, stop: int) -> Iterator[Range]:
-    """Offsets [start, stop) of the sample as ranges of code points."""
-    offset = 0
-    for first, last in stretches:
-        uniform = (first, last) in UNIFORM
-        length = 1 if uniform else last - first + 1
-        low, high = max(start, offset), min(stop, offset + length)
-        if low < high:
-            yield (first, last) if uniform else (first + low - offset, first + high - 1 - offset)
-        offset += length
+@lru_cache(maxsize=1)
+def _sample() -> _Characters:
+    return _Characters(_codes())
+
+
+def _range(start: int, stop: int) -> Range:
+    """The code points that characters [start, stop) of the sample stand for."""
+    codes = _codes()
+    last = int(codes[stop]) - 1 if stop < len(codes) else LAST
+    return int(codes[start]), SURROGATES[0] - 1 if last == SURROGATES[-1] else last

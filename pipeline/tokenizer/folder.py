@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from pipeline.errors import StageFailed
 
@@ -51,8 +52,8 @@ def read_json(path: Path) -> Json:
     if not path.exists():
         return {}
     try:
-        document = json.loads(path.read_bytes().decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        document = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
         raise StageFailed(f"{path.name} is not valid JSON: {error}", "fetch the model again") from error
     if not isinstance(document, Mapping):
         raise StageFailed(f"{path.name} holds a {type(document).__name__}, expected a JSON object")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.tokenizer import bytelevel
 from pipeline.tokenizer.definition import Definition
+from pipeline.tokenizer.merges import flat
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ def unreached_words(definition: Definition) -> list[Unreached]:
     from tokenizers import Tokenizer, models
 
     vocabulary = definition.vocabulary()
-    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in definition.model.get("merges") or ()]
-    merging = Tokenizer(models.BPE(vocabulary, [(left, right) for left, right in pairs]))
+    pairs = flat(definition.model.get("merges") or ())
+    merging = Tokenizer(models.BPE(vocabulary, list(zip(pairs[0::2], pairs[1::2], strict=True))))
     added = {token.id for token in definition.added_tokens}  # matched before any merging
     pieces = sorted((piece for piece, index in vocabulary.items() if index not in added), key=vocabulary.__getitem__)
     encoded = merging.encode_batch_fast(pieces, add_special_tokens=False)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.errors import StageFailed
-from pipeline.tokenizer.binary import MAX_STRING, string, u8, u32
+from pipeline.tokenizer.binary import string, u8, u32
 from pipeline.tokenizer.definition import Definition, unsupported
-from pipeline.tokenizer.vocabulary import pieces_by_id, sorted_entries
+from pipeline.tokenizer.merges import merge_table
+from pipeline.tokenizer.texts import Texts
+from pipeline.tokenizer.vocabulary import pieces_by_id
 
 BPE, WORD_PIECE, UNIGRAM = 0, 1, 2
 UNKNOWN_PENALTY = 10.0
@@ -30,33 +29,11 @@ def _bpe(definition: Definition) -> bytes:
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(option):
             raise unsupported(f"BPE option {option}={model[option]!r}")
-    vocabulary = definition.vocabulary()
     pieces = pieces_by_id(definition)
-    merges = merge_table(model.get("merges") or (), vocabulary)
+    merges = merge_table(model.get("merges") or (), definition.vocabulary())
     size = len(pieces) + len(definition.aliases)
     head = u8(BPE) + u32(size) + u8(bool(model.get("byte_fallback"))) + u8(0) + u32(len(merges))
     return head + _entries(definition, pieces) + merges.astype("<u4").tobytes()
-
-
-def merge_table(merges: Sequence[str | Sequence[str]], vocabulary: Mapping[str, int]) -> NDArray[np.uint32]:
-    """[n, 3] of (left id, right id, rank), sorted by the pair of ids as the engine's search wants them.
-
-    A pair that occurs twice keeps its last rank, as in `tokenizers`.
-    """
-    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
-    if not pairs:
-        return np.empty((0, 3), np.uint32)
-    if set(map(len, pairs)) != {2}:
-        raise StageFailed("tokenizer: a merge is not of two pieces", "check the tokenizer's files")
-    try:
-        flat = map(vocabulary.__getitem__, chain.from_iterable(pairs))
-        ids = np.fromiter(flat, np.uint64, 2 * len(pairs))
-    except KeyError as error:
-        raise StageFailed(f"tokenizer: a merge uses the piece {error}, which the vocabulary does not have") from error
-    keys = ids[0::2] << np.uint64(32) | ids[1::2]
-    unique, from_end = np.unique(keys[::-1], return_index=True)
-    ranks = len(pairs) - 1 - from_end
-    return np.stack([unique >> np.uint64(32), unique & np.uint64(0xFFFFFFFF), ranks], axis=1).astype(np.uint32)
 
 
 def _word_piece(definition: Definition) -> bytes:
@@ -82,31 +59,18 @@ def _unigram(definition: Definition) -> bytes:
 
 
 def _entries(definition: Definition, pieces: Sequence[str], scores: Sequence[float] | None = None) -> bytes:
-    """str, u32 id (and f64 score) in the order of the engine's binary search."""
-    texts, ids = sorted_entries(pieces, frozenset(definition.vocabulary().values()), definition.aliases)
+    """str, u32 id (and f64 score) in the order of the engine's binary search: of equal texts the model's own first."""
+    texts = Texts.of([*pieces, *definition.aliases])
+    ids = np.array([*range(len(pieces)), *definition.aliases.values()], np.int64)
+    vocabulary = definition.vocabulary()
+    added = np.ones(len(pieces), bool)
+    added[np.fromiter(vocabulary.values(), np.int64, len(vocabulary))] = False
+    order = texts.order(behind=added[ids])
+    ids = ids[order]
     after = [ids.astype("<u4").view(np.uint8).reshape(-1, 4)]
     if scores is not None:
         after.append(np.array(scores, "<f8")[ids].view(np.uint8).reshape(-1, 8))
-    return _interleaved(texts, np.hstack(after))
-
-
-def _interleaved(texts: Sequence[bytes], after: NDArray[np.uint8]) -> bytes:
-    """Every text as u16 length and bytes, followed by its row of `after`: one pass of numpy instead of one a piece."""
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    if lengths.max(initial=0) > MAX_STRING:
-        raise unsupported(f"piece of {lengths.max()} bytes")
-    ends = np.cumsum(2 + lengths + after.shape[1])
-    starts = ends - after.shape[1] - lengths - 2
-    data = np.empty(int(ends[-1]), np.uint8)
-    is_text = np.ones(data.size, bool)
-    before = lengths.astype("<u2").view(np.uint8).reshape(-1, 2)
-    for at, column in [
-        *((starts + byte, before[:, byte]) for byte in range(2)),
-        *((ends - after.shape[1] + byte, after[:, byte]) for byte in range(after.shape[1])),
-    ]:
-        data[at], is_text[at] = column, False
-    data[is_text] = np.frombuffer(b"".join(texts), np.uint8)
-    return data.tobytes()
+    return texts.records(order, np.hstack(after))
 
 
 ENCODERS: dict[str, Callable[[Definition], bytes]] = {"BPE": _bpe, "WordPiece": _word_piece, "Unigram": _unigram}

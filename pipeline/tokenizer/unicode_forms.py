@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import permutations
 
-from tokenizers import normalizers
-
 from pipeline.tokenizer.codepoints import members
 
 Rule = tuple[bytes, bytes]
@@ -73,6 +71,8 @@ def mapping(form: str) -> dict[str, str]:
 
 
 def _normalize(form: str) -> Callable[[str], str]:
+    from tokenizers import normalizers
+
     normalizer = getattr(normalizers, form)()
     return lambda text: str(normalizer.normalize_str(text))
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.tokenizer.definition import Component, Definition, walk
+from pipeline.tokenizer.merges import flat
 from pipeline.tokenizer.merging import Unreached
 from pipeline.tokenizer.regex import SYNTAX, spell
 
@@ -35,10 +36,11 @@ def keep_whole(definition: Definition, words: Sequence[Unreached]) -> Definition
     for left, right in (pair for mark, layer in marked.items() for word in layer for pair in _chain(mark, word)):
         steps.setdefault(left, free + len(steps))
         merges.setdefault((left, right))
+    known = flat(definition.model.get("merges") or ())
     model = {
         **definition.model,
         "vocab": {**vocabulary, **steps},
-        "merges": [*(definition.model.get("merges") or ()), *map(list, merges)],
+        "merges": [*zip(known[0::2], known[1::2], strict=True), *merges],
     }
     aliases = {mark + word.piece: vocabulary[word.piece] for mark, layer in marked.items() for word in layer}
     return replace(definition, model=model, aliases=aliases, pre_tokenizer=_marking(definition.pre_tokenizer, marked))

@@ -8,16 +8,17 @@ one, the exchanges that lower the divergence most per byte and still fit.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.weights import packing
 from pipeline.weights.layout import Layout, Linear
-from pipeline.weights.precision import FP16, Precision, resolve
+from pipeline.weights.precision import Precision, resolve
 from pipeline.weights.rules import matching_rules
+from pipeline.weights.sizes import stored_bytes
 
 TABLE = "sensitivity.json"
 
@@ -50,6 +51,7 @@ def precisions_for(layout: Layout, quant: Mapping[str, Any], inputs: Mapping[str
         if name not in ruled and name != layout.lm_head
     }
     rest = sum(_bytes(linear, fixed[linear.name]) for linear in layout.linears if linear.name not in table)
+    refuse_below(layout, quant, rest + sum(min(choice.bytes for choice in choices) for choices in table.values()))
     chosen = allocate(table, budget(layout, quant), rest, quant.get("max_kld"))
     return {**fixed, **{name: replace(fixed[name], bits=c.bits, block=c.block) for name, c in chosen.items()}}
 
@@ -63,10 +65,29 @@ def load_table(path: Path) -> dict[str, list[Choice]]:
     }
 
 
+def refuse_below(layout: Layout, quant: Mapping[str, Any], least: int) -> None:
+    """Raises UserError, in the budget's own unit, if it is below `least` bytes."""
+    size, width = quant.get("target_bytes"), quant.get("target_bpw")
+    if size is not None and size < least:
+        asked, minimum = f"quant.target_bytes={size:,}", f"{least:,} bytes"
+    elif width is not None and int(width * _weights(layout) / 8) < least:
+        share = math.ceil(8000 * least / _weights(layout)) / 1000
+        asked, minimum = f"quant.target_bpw={width:g}", f"{share:g} bits a weight ({least:,} bytes)"
+    else:
+        return
+    raise UserError(
+        f"{asked} is below the least that this model can take, {minimum}", "raise the budget, or lower quant.lm_bits"
+    )
+
+
+def _weights(layout: Layout) -> int:
+    return sum(linear.out_features * linear.in_features for linear in layout.linears)
+
+
 def budget(layout: Layout, quant: Mapping[str, Any]) -> int | None:
     """Bytes that all linears together may take; None if only the divergence is limited."""
-    weights = sum(linear.out_features * linear.in_features for linear in layout.linears)
-    limits = [quant.get("target_bytes"), quant.get("target_bpw") and int(float(quant["target_bpw"]) * weights / 8)]
+    width = quant.get("target_bpw")
+    limits = [quant.get("target_bytes"), width and int(float(width) * _weights(layout) / 8)]
     return min((int(limit) for limit in limits if limit is not None), default=None)
 
 
@@ -142,7 +163,4 @@ def _kld(chosen: Mapping[str, Choice]) -> float:
 
 
 def _bytes(linear: Linear, precision: Precision) -> int:
-    shape = linear.out_features, linear.in_features
-    if precision.bits == FP16:
-        return 2 * shape[0] * shape[1]
-    return packing.code_bytes(shape[0] * shape[1], precision.bits) + packing.alpha_bytes(*shape, precision)
+    return stored_bytes(linear.out_features, linear.in_features, precision)

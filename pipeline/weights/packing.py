@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.weights.halves import halves
 from pipeline.weights.precision import FP16, Precision
+from pipeline.weights.sizes import code_bytes
 
 U16_MAX = 0xFFFF
 
@@ -31,19 +32,6 @@ def header(out_features: int, in_features: int, bits: int) -> bytes:
     half = 1 << (bits - 1)
     codes = np.arange(-half, half, dtype=np.int8).tobytes()
     return struct.pack(shape, 2, out_features, in_features) + bytes([(2 * half) & 0xFF]) + codes
-
-
-def code_bytes(weights: int, bits: int) -> int:
-    """Bytes of `weights` packed codes."""
-    return (weights * bits + 7) // 8
-
-
-def alpha_bytes(out_features: int, in_features: int, precision: Precision) -> int:
-    """Bytes of all scales (and zeros) of a matrix."""
-    if precision.bits == FP16:
-        return 0
-    values = out_features * (in_features // precision.block) * (1 if precision.symmetric else 2)
-    return values * precision.scale_bits // 8
 
 
 def pack(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, nearest
 
 Rule = Mapping[str, Any]
 
@@ -20,9 +20,18 @@ def matching_rules(names: Sequence[str], rules: Sequence[Rule]) -> dict[str, Rul
     patterns = [_compiled(rule["pattern"]) for rule in rules]
     for pattern in patterns:
         if not any(pattern.search(name) for name in names):
-            raise UserError(f"the rule '{pattern.pattern}' matches no linear of this model", _examples(names))
+            raise unmatched(pattern.pattern, names)
     winners = {name: _winner(name, patterns) for name in names}
     return {name: rules[index] for name, index in winners.items() if index is not None}
+
+
+def unmatched(pattern: str, names: Sequence[str]) -> UserError:
+    """The error for a rule that finds none of `names`, with the nearest of the words that they are made of."""
+    leaves = dict.fromkeys(".".join(name.split(".")[-length:]) for length in (1, 2) for name in names)
+    plain = re.sub(r"\\.|[^\w.]", lambda found: "." if found[0] == "\\." else "", pattern).strip(".")
+    guess = nearest(plain, [leaf for leaf in leaves if not leaf.isdigit()])
+    told = f"the rule '{pattern}' matches no linear of this model" + (f".{guess}" if guess else "")
+    return UserError(told, _examples(names))
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

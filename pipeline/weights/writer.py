@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.checkpoint.tensor import Checkpoint
-from pipeline.weights import packing
+from pipeline.weights import packing, sizes
 from pipeline.weights.layout import Layout, Linear, Table
 from pipeline.weights.matrix import Encoder, finite
 from pipeline.weights.parts import check_parts, part_names, read_rows
@@ -51,11 +51,11 @@ class Placement:
     def weight_bytes(self) -> int:
         """Header and codes."""
         weights = self.linear.out_features * self.linear.in_features
-        return len(self.header) + packing.code_bytes(weights, self.precision.bits)
+        return len(self.header) + sizes.code_bytes(weights, self.precision.bits)
 
     @property
     def alpha_bytes(self) -> int:
-        return packing.alpha_bytes(self.linear.out_features, self.linear.in_features, self.precision)
+        return sizes.alpha_bytes(self.linear.out_features, self.linear.in_features, self.precision)
 
     @property
     def bias_bytes(self) -> int:
@@ -159,7 +159,7 @@ def _row_block(placement: Placement, target: _Target, start: int, stop: int) -> 
     """Read, quantise and write the codes of rows [start, stop); the scales are left to be written with the others."""
     linear, precision = placement.linear, placement.precision
     packed = target.encoder.rows(linear, precision, start, stop)
-    first = packing.code_bytes(start * linear.in_features, precision.bits)
+    first = sizes.code_bytes(start * linear.in_features, precision.bits)
     write_at(target.descriptor, packed.codes, placement.offset + len(placement.header) + first)
     return Packed(packed.codes[:0], packed.alpha, packed.squared_error, packed.squared_norm)
 

@@ -62,6 +62,15 @@ def test_hexagon_runs_symmetric_four_bits() -> None:
             "hqq tunes zero points, and symmetric weights have none → use quant=int4-mse quant.symmetric=true",
         ),
         (
+            ["quant.symmetric=true", "quant.rules=[{pattern: x, algorithm: hqq}]"],
+            "hqq tunes zero points, and symmetric weights have none",
+        ),
+        (["target=metal", "quant.rules=[{pattern: x, bits: 6}]"], "quant.rules[0].bits=6: target 'metal' runs 2, 3, 4"),
+        (
+            ["target=hexagon", "quant.lm_bits=4", "quant.rules=[{pattern: x, bits: 8}]"],
+            "quant.rules[0].bits=8: target 'hexagon' runs 4 bits only",
+        ),
+        (
             ["quant=int4-awq", "adapter=split", "adapter.path=/a"],
             "awq scales what linears read, and a split adapter's would stay as they are → use adapter=merge",
         ),

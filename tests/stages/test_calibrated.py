@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from pipeline.errors import UserError
+from pipeline.recipe.compose import compose
+from pipeline.recipe.conf import SHIPPED
+from pipeline.recipe.early import refuse_impossible
 from pipeline.stages import checkpoint, gptq, graph, selftext, sensitivity, statistics, weights
 from pipeline.weights.calibrated import load_importance, load_solutions
 from tests.stages.test_weights import Recorder
@@ -64,6 +69,18 @@ def test_every_linear_of_the_graph_is_covered(folders: dict[str, Path]) -> None:
     assert set(load_importance(folders["statistics"])) == names
     assert set(load_importance(folders["gptq"])) == names
     assert set(load_solutions(folders["gptq"])) == names - {"lm_head"}
+
+
+def test_a_plan_knows_the_least_budget_of_the_stages(folders: dict[str, Path], tmp_path: Path) -> None:
+    """By the headers alone: the same figure as from the graph and the measured table."""
+    asked = ["model=local", f"model.path={folders['source']}", "quant=auto", "quant.block=32", "quant.target_bytes=1"]
+    (composed,) = compose(asked, [SHIPPED], tmp_path)
+    with pytest.raises(UserError) as early:
+        refuse_impossible(composed.recipe, tmp_path)
+    with pytest.raises(UserError) as late:
+        built(folders, tmp_path, ("statistics", "sensitivity", "gptq"), target_bytes=1)
+    least = [int(re.findall(r"[\d,]{4,}", str(error.value))[-1].replace(",", "")) for error in (early, late)]
+    assert least[0] == least[1]
 
 
 def test_gptq_codes_reach_the_weight_file(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -58,6 +58,13 @@ def test_a_no_op_export_and_its_plan_import_nothing_heavy(folder: Folder) -> Non
     assert imported(folder, "plan", *folder.recipe) == set()
 
 
+def test_a_rule_and_a_budget_of_a_packages_gguf_are_looked_at_without_numpy(folder: Folder) -> None:
+    """From the second time on: then the file's header is remembered."""
+    asked = ["plan", "model=smollm2-135m", "quant=auto", "quant.rules=[{pattern: v_proj, bits: 8}]"]
+    assert folder.doit(*asked, recipe=False)[0] == 0
+    assert imported(folder, *asked) == set()
+
+
 def test_the_real_stages_declarations_import_nothing_heavy() -> None:
     call = f"stages(); print(sorted({HEAVY!r} & set(sys.modules)))"
     code = f"import sys; from pipeline.stages.registry import stages; {call}"

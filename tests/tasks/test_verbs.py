@@ -9,6 +9,9 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from tests.tasks.project import Folder, end
 
 ALL = ["checkpoint", "config", "graph", "link", "quality", "weights"]
@@ -37,6 +40,22 @@ def test_a_plan_that_cannot_be_is_one_line(folder: Folder) -> None:
     code, _, err = folder.doit("plan", "target=hexagon", "quant=auto")
     assert code == 3
     assert err.splitlines() == ["ERROR: quant.lm_bits=8: target 'hexagon' runs 4 bits only → try quant.lm_bits=4"]
+
+
+def test_a_rule_or_a_budget_that_cannot_be_stops_plan_and_export(folder: Folder) -> None:
+    names = [f"model.layers.0.{name}_proj.weight" for name in ("self_attn.q", "mlp.up")]
+    save_file(
+        {name: np.zeros((64, 64), np.float16) for name in (*names, "model.embed_tokens.weight")},
+        folder.model / "model.safetensors",
+    )
+    for verb in ("plan", "export"):
+        code, _, err = folder.doit(verb, "quant.rules=[{pattern: up_porj, bits: 8}]")
+        assert (code, len(err.splitlines())) == (3, 1)
+        assert err.startswith("ERROR: the rule 'up_porj' matches no linear of this model. Did you mean 'up_proj'?")
+        code, _, err = folder.doit(verb, "quant=auto", "quant.target_bytes=5000")
+        assert (code, len(err.splitlines())) == (3, 1)
+        assert err.startswith("ERROR: quant.target_bytes=5,000 is below the least that this model can take, 8,9")
+    assert not folder.calls_file.exists()
 
 
 def test_a_plan_says_what_a_build_from_nothing_costs_before_anything_is_fetched(folder: Folder) -> None:

@@ -14,7 +14,6 @@ from pipeline.errors import StageFailed
 from pipeline.tokenizer import binary, bytelevel
 from pipeline.tokenizer.blanks import cut_at_blanks
 from pipeline.tokenizer.codepoints import members, merge
-from pipeline.tokenizer.model import merge_table
 from pipeline.tokenizer.parity.corpus import corpus, digest, fixed
 from pipeline.tokenizer.parity.minimal import shortest
 from pipeline.tokenizer.protobuf import fields
@@ -128,11 +127,6 @@ def test_compatibility_and_case_and_accents() -> None:
         clean_text=False, handle_chinese_chars=False, strip_accents=True, lowercase=False
     )
     assert _apply(accent_rules(), text) == stripped.normalize_str(text)
-
-
-def test_merges_keep_the_last_rank_and_are_sorted() -> None:
-    table = merge_table(["b a", "a b", "b a"], {"a": 0, "b": 1})
-    assert table.tolist() == [[0, 1, 1], [1, 0, 2]]
 
 
 def test_corpus_is_fixed_and_wide() -> None:
