@@ -28,7 +28,7 @@ BLOCK_STEP = 16  # the engine's converter ignores any block that is not a multip
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.hub": HUBS,
-    "model.task": ("text", "embedding"),
+    "model.task": ("text", "embedding", "rerank"),
     "model.pooling": ("", "cls", "mean", "last", "max"),
     "adapter.mode": ("none", "merge", "split"),
     "embedding.mode": ("auto", "tied", "separate"),
