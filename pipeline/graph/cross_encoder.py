@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from pipeline.checkpoint.cross_encoder import check_cross_encoder
 from pipeline.errors import UserError
+from pipeline.graph.classifier import check_cross_encoder
 from pipeline.graph.encoder import Fed, export_encoder, is_causal, run_model
 from pipeline.graph.export import Exported
 from pipeline.graph.ir import Graph

@@ -53,11 +53,15 @@ class Fed:
 
 
 class Purpose(Protocol):
-    """What a model is exported for. auto: one of transformers' AutoModel classes. markers: columns behind the token
-    table's own, by which the graph tells tokens apart."""
+    """What a model is exported for."""
 
-    auto: Any
-    markers: int
+    @property
+    def auto(self) -> Any:
+        """One of transformers' AutoModel classes."""
+
+    @property
+    def markers(self) -> int:
+        """Columns behind the token table's own, by which the graph tells tokens apart."""
 
     def outcome(self, model: Model, fed: Fed) -> torch.Tensor:
         """float32 [1, columns] of the whole text; runs the model under the tracer."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModel
 
-from pipeline.checkpoint.cross_encoder import classifier
 from pipeline.checkpoint.sentence import SentenceConfig
 from pipeline.errors import UserError
+from pipeline.graph.classifier import classifier
 from pipeline.graph.encoder import OUTPUT, Fed, export_encoder, is_causal, run_model
 from pipeline.graph.export import Exported
 from pipeline.graph.ir import Graph
@@ -29,13 +28,9 @@ def export_sentence(
     Raises UserError, with the reason, for a model that the engine or the exporter cannot express.
     """
     config = load_config(checkpoint, trust_remote_code)
-    _refuse_rerankers({"architectures": config.architectures})
-    return export_encoder(config, checkpoint, out, options, _Sentences(sentence), trust_remote_code)
-
-
-def _refuse_rerankers(config: Mapping[str, Any]) -> None:
-    if named := classifier(config):
+    if named := classifier({"architectures": config.architectures}):
         raise UserError(f"a {named} scores pairs of texts and makes no vectors", "set model.task=rerank")
+    return export_encoder(config, checkpoint, out, options, _Sentences(sentence), trust_remote_code)
 
 
 @dataclass(frozen=True)

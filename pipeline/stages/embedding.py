@@ -100,7 +100,8 @@ def _block(config: Mapping[str, Any], layout: Mapping[str, Any], bits: int) -> i
 
 def _pieces(checkpoint: Checkpoint, embedding: Mapping[str, Any], log: Log, markers: int = 0) -> Iterator[Array]:
     """The table's rows, some at a time, part after part, as float32 (bfloat16 if the source is and nothing changes
-    them: widening a gigabyte to round it again takes ten seconds); behind each `markers` zeros, or the part's marker."""
+    them: widening a gigabyte to round it again takes ten seconds); behind each `markers` times the part's
+    "marker", or 0."""
     import ml_dtypes
     import numpy as np
 

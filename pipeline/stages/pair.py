@@ -25,7 +25,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
 
     Raises UserError for a model that is no cross-encoder, or whose tokenizer does not say how pairs are written.
     """
-    from pipeline.checkpoint.cross_encoder import activation, check_cross_encoder, longest
+    from pipeline.graph.classifier import activation, check_cross_encoder, longest
     from pipeline.tokenizer.folder import TokenizerFolder
     from pipeline.tokenizer.pair import pair_of
     from pipeline.tokenizer.read import load_definition

@@ -57,7 +57,7 @@ def shares(first: int, second: int, room: int) -> tuple[int, int]:
 
 
 def pair_of(definition: Definition, names: Sequence[str] | None) -> Pair:
-    """names: tokenizer_config.json's `model_input_names`, which decide whether there are token types; None: it has none.
+    """names: tokenizer_config.json's `model_input_names`, by which there are token types or not; None: it has none.
 
     Raises UserError for a tokenizer that does not say how two texts become one sequence, or says it otherwise.
     """

@@ -54,6 +54,11 @@ class Reranker(Engine):
         self.config = head["config"]
         self.stats["load"] = head["seconds"]
 
+    @property
+    def sees_types(self) -> bool:
+        """Whether the graph knows the document's tokens from the query's by their type."""
+        return self._fed is not self.pair
+
     def ids(self, query: str, document: str) -> list[int]:
         """The pair as Hugging Face writes it, cut at the model's longest. Raises UserError for U+0000."""
         return self.pair.join(self._encoded(query), self._encoded(document), self.product.positions)
