@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, processors
+from tokenizers import AddedToken, Tokenizer, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from tests import sentence_models
 from tests.sentence_models import ENCODER, write_json
 from tests.tiny_models import _randomise
+from tests.tokenizer import tiny
 
 SMALL = {**ENCODER, "num_labels": 1, "classifier_dropout": 0.0}
 # name → (model_type, config)
@@ -31,7 +32,7 @@ LIMIT = 48
 
 
 def write_cross_encoder(name: str, folder: Path, **changes: Any) -> Path:
-    """The folder of MODELS[name]: weights that fp16 and bf16 hold exactly, and a tokenizer of the family's kind."""
+    """The folder of MODELS[name]: weights that fp16 and bf16 hold exactly, and WordPiece with the family's pairs."""
     model_type, config = MODELS[name]
     torch.manual_seed(0)
     whole = AutoConfig.for_model(model_type, **{**config, **changes})
@@ -56,6 +57,23 @@ def tokenizer(typed: bool) -> Tokenizer:
     tokens = [("[CLS]", 2), ("[SEP]", 3)]
     made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair=pair, special_tokens=tokens)
     return made
+
+
+def write_bge(folder: Path) -> Path:
+    """A tiny bge-reranker with a tokenizer of its kind: XLM-R's Unigram, its special tokens and its ids for them."""
+    made = tiny.xlm_roberta()
+    made.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    sizes = {"vocab_size": made.get_vocab_size(), "max_position_embeddings": 130}
+    write_cross_encoder("bge", folder, bos_token_id=0, eos_token_id=2, **sizes)
+    made.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "unk_token": "<unk>",
+             "pad_token": "<pad>", "mask_token": "<mask>"}  # fmt: skip
+    told = {"tokenizer_class": "XLMRobertaTokenizer", "model_max_length": 128, **names}
+    write_json(folder / "tokenizer_config.json", told)
+    return folder
 
 
 def build_product(folder: Path, work: Path) -> Path:

@@ -37,19 +37,23 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     import torch
 
     from pipeline.verify import huggingface, pair_reference, pair_text
+    from pipeline.verify.file_tokenizer import open_tokenizer
 
     model, verify = config["model"], config["verify"]
     torch.set_num_threads(int(verify["threads"]))
     layout = json.loads((inputs["graph"] / "layout.json").read_text("utf-8"))
-    tokenizer = huggingface.load_tokenizer(inputs["source"], trust_remote_code=bool(model["trust_remote_code"]))
-    scored = pair_text.scored()
-    pairs = [*scored, *pair_text.long()]
-    given = pair_reference.inputs(tokenizer, pairs, int(layout["max_position_embeddings"]))
+    source, trusted = inputs["source"], bool(model["trust_remote_code"])
+    limit = int(layout["max_position_embeddings"])
+    tokenizer = open_tokenizer(source, limit, trust_remote_code=trusted)
+    names = huggingface.load_tokenizer(source, trust_remote_code=trusted).model_input_names
+    scored = pair_text.scored(limit)
+    pairs = [*scored, *pair_text.long(limit)]
+    given = pair_reference.inputs(tokenizer, names, pairs)
     skipped = too_big(verify, inputs["checkpoint"])
     if skipped:
         log.note(skipped)
     else:
-        classifier = pair_reference.load_classifier(inputs["source"], model)
+        classifier = pair_reference.load_classifier(source, model)
         np.save(out / pair_reference.LOGITS, pair_reference.logits(classifier, given[: len(scored)]))
     told = {"format": 1, "pairs": pairs, "inputs": given, "groups": pair_text.groups(), "skipped": skipped}
     (out / pair_reference.REFERENCE).write_text(json.dumps(told, ensure_ascii=False) + "\n", "utf-8")

@@ -16,11 +16,19 @@ LOGITS = "logits.npy"
 Json = dict[str, Any]
 
 
-def inputs(tokenizer: Any, pairs: Sequence[tuple[str, str]], limit: int) -> list[dict[str, list[int]]]:
-    """For each pair what the model is given, by the names of its arguments: "input_ids", "token_type_ids" where the
-    tokenizer has them, …; cut at `limit`, longest first, as sentence-transformers' CrossEncoder cuts."""
-    encoded = tokenizer([tuple(pair) for pair in pairs], truncation=True, max_length=limit, padding=False)
-    return [{name: [int(value) for value in encoded[name][index]] for name in encoded} for index in range(len(pairs))]
+def inputs(
+    tokenizer: Any, names: Sequence[str], pairs: Sequence[tuple[str, str]]
+) -> list[dict[str, list[int]]]:
+    """For each pair what the model is given: "input_ids", and "token_type_ids" if transformers' tokenizer names them.
+
+    tokenizer: as `file_tokenizer` opens it, cut at the limit as sentence-transformers' CrossEncoder cuts. names: what
+    transformers' tokenizer gives its model (`model_input_names`).
+    """
+    found = []
+    for encoded in tokenizer.encode_batch([tuple(pair) for pair in pairs]):
+        types = {"token_type_ids": list(encoded.type_ids)} if "token_type_ids" in names else {}
+        found.append({"input_ids": list(encoded.ids), **types})
+    return found
 
 
 def load_classifier(folder: Path, model: Mapping[str, Any]) -> Any:

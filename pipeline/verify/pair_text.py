@@ -37,21 +37,27 @@ QUERIES = (
         "The spacecraft entered orbit around Mars.",
     )),
 )  # fmt: skip
-PARAGRAPHS = [f"Paragraph {number} tells how the weather in the mountains was on that day." for number in range(700)]
-LONG = " ".join(PARAGRAPHS)
+MOST_PARAGRAPHS = 90  # of a text that is scored: some 1,300 tokens
 
 
-def scored() -> list[tuple[str, str]]:
-    """The pairs that scores are compared on, the ranking's first; the last is longer than most models' limit."""
+def paragraphs(limit: int) -> str:
+    """A text of more than `limit` tokens, whatever the tokenizer, but not of many times as many: the tokenizers library
+    keeps every piece that it cuts off, and of a pair every combination of them."""
+    numbers = range(limit // 10 + 5)
+    return " ".join(f"Paragraph {number} tells how the weather in the mountains was on that day." for number in numbers)
+
+
+def scored(limit: int) -> list[tuple[str, str]]:
+    """The pairs that scores are compared on, the ranking's first; the last is longer than most models' `limit`."""
     odd = list(zip(text.MULTILINGUAL, text.MULTILINGUAL[1:], strict=False))
-    return [*ranked(), *odd, ("a", ""), (QUERIES[0][0], " ".join(PARAGRAPHS[:90]))]
+    return [*ranked(), *odd, ("a", ""), (QUERIES[0][0], paragraphs(min(limit, 10 * MOST_PARAGRAPHS)))]
 
 
-def long() -> list[tuple[str, str]]:
-    """Pairs of which the document, the query, or both are longer than any model's limit: only their ids are compared,
-    for a model of 8,192 tokens would need minutes and gigabytes for each."""
-    query = QUERIES[0][0]
-    return [(query, LONG), (LONG, query), (LONG, LONG[40:])]
+def long(limit: int) -> list[tuple[str, str]]:
+    """Pairs of which the document, the query, or both are longer than `limit`: only their ids are compared, for a model
+    of 8,192 tokens would need minutes and gigabytes for each."""
+    query, document = QUERIES[0][0], paragraphs(limit)
+    return [(query, document), (document, query), (document, document[40:])]
 
 
 def ranked() -> list[tuple[str, str]]:

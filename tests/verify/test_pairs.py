@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import StageFailed
 from pipeline.verify import gate, huggingface, pair_reference, pair_text, pairs
 from pipeline.verify.applies import proves_pairs, proves_sentences, proves_text
+from pipeline.verify.file_tokenizer import open_tokenizer
 from tests.pair_models import DOCUMENTS, LIMIT, QUERY, build_product, write_cross_encoder
 
 LIMITS = {"max_score_error": 1e-4, "min_order": 1.0}
@@ -28,7 +29,8 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reference(product: Path) -> dict:
     """Hugging Face's own ids, types and logits, by the functions of the stage."""
     source = product.parents[1] / "source"
-    inputs = pair_reference.inputs(huggingface.load_tokenizer(source), [*PAIRS, *LONG], LIMIT)
+    names = huggingface.load_tokenizer(source).model_input_names
+    inputs = pair_reference.inputs(open_tokenizer(source, LIMIT), names, [*PAIRS, *LONG])
     logits = pair_reference.logits(pair_reference.load_classifier(source, {}), inputs[: len(PAIRS)])
     return {"pairs": [*PAIRS, *LONG], "inputs": inputs, "groups": [len(PAIRS)], "logits": logits, "skipped": "no room"}
 
@@ -80,9 +82,15 @@ def test_scores_of_nothing_never_pass() -> None:
 
 def test_every_query_has_documents_and_each_is_ranked() -> None:
     assert sum(pair_text.groups()) == len(pair_text.ranked())
-    assert pair_text.scored()[: len(pair_text.ranked())] == pair_text.ranked()
+    assert pair_text.scored(64)[: len(pair_text.ranked())] == pair_text.ranked()
     assert min(pair_text.groups()) >= 3
-    assert len(set(pair_text.scored())) == len(pair_text.scored())
+    assert len(set(pair_text.scored(64))) == len(pair_text.scored(64))
+
+
+def test_long_texts_are_longer_than_the_limit_but_not_much() -> None:
+    for limit in (64, 512, 8192):
+        words = [len(text.split()) for text in (pair_text.long(limit)[0][1], pair_text.long(limit)[1][0])]
+        assert limit < min(words) and max(words) < 3 * limit  # at least a token each
 
 
 def test_a_reranker_gets_its_own_proof_alone() -> None:
