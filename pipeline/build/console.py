@@ -14,6 +14,9 @@ from pipeline.build.nodes import Node
 from pipeline.build.product import Published
 from pipeline.build.stage import Log
 
+GATES = ("quality", "sentence_quality", "pair_quality")
+# model.task → (verb, what it wants behind the product)
+NEXT = {"embedding": ("embed", " TEXT"), "rerank": ("rerank", " QUERY DOCUMENT …")}
 WORDS = {HIT: "hit", REMOTE: "hit (remote)", BUILT: "built"}
 
 
@@ -148,13 +151,12 @@ def product_lines(published: Published, outcomes: Mapping[str, Outcome], shown: 
     verification: Mapping[str, Any] = published.manifest.get("verification", {})
     lines = ["", stage_table(published, outcomes), ""]
     if verification.get("verified"):
-        gates = [node for name, node in published.product.nodes.items() if name in ("quality", "sentence_quality")]
+        gates = [node for name, node in published.product.nodes.items() if name in GATES]
         notes = [note for gate in gates for note in outcomes[gate.id].record.notes]
         lines += [f"  verified ({verification.get('mode')}): {note}" for note in notes]
     else:
         lines.append("  NOT VERIFIED (verify=off); the manifest says so")
-    embeds = published.manifest.get("model", {}).get("task") == "embedding"
-    verb, text = ("embed", " TEXT") if embeds else ("chat", "")
+    verb, text = NEXT.get(published.manifest.get("model", {}).get("task", ""), ("chat", ""))
     todo = f"  {verb + ':':8} python -m pipeline {verb} {shown}{text}"
     return [*lines, f"  product: {shown}  ({size(published.bytes)})", todo]
 

@@ -24,7 +24,7 @@ from pipeline.errors import StageFailed
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1
-REPORTS = (("quality", "report.json"), ("sentence_quality", "report.json"))
+REPORTS = (("quality", "report.json"), ("sentence_quality", "report.json"), ("pair_quality", "report.json"))
 TOKENIZER_FACTS = ("tokenizer", "tokenizer.json")
 LAYOUT = ("graph", "layout.json")
 ADAPTERS = ("adapters", "facts/adapters.json")
@@ -38,7 +38,7 @@ ENCODERS = {
 }
 ADAPTER_REPORT = ("adapter_quality", "report.json")
 # What a product's user must know of the layout: how far positions reach, and where the graph departs from the model.
-LAYOUT_FACTS = ("task", "sentence", "model_type", "max_position_embeddings", "approximations", "notes")
+LAYOUT_FACTS = ("task", "sentence", "pair", "model_type", "max_position_embeddings", "approximations", "notes")
 # (stage, its files, folder within the product)
 SHIPPED = (
     ("graph", ("llm.onnx",), "onnx"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import http.client
 import io
 import urllib.error
 import urllib.request
@@ -69,7 +70,7 @@ def _from_web(source: str, shown: str) -> bytes:
     try:
         with urllib.request.urlopen(source, timeout=SECONDS) as answer:
             data: bytes = answer.read(LARGEST_FILE + 1)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (http.client.HTTPException, urllib.error.URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(f"{shown} cannot be fetched: {reason}") from None
     if len(data) > LARGEST_FILE:

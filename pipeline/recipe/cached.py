@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pipeline.recipe import modalities, paths, validate
+from pipeline.recipe import modalities, paths, tasks, validate
 from pipeline.recipe.compose import Composed, compose
 from pipeline.recipe.conf import conf_dirs, stamp, yaml_files
 
@@ -44,6 +44,7 @@ def compose_cached(overrides: Sequence[str], cache_dir: Path, cwd: Path | None =
     for one in recipes:
         paths.refuse_missing(one.recipe)
         modalities.complete(one.config)
+        tasks.complete(one.config)
         validate.validate_local(one.recipe)
     return recipes
 

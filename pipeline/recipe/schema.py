@@ -21,8 +21,9 @@ class Package:
 class Model:
     """Where a model comes from. `hub`: huggingface, modelscope, local (a folder or a .gguf file at `path`), package.
 
-    task: what it is for, "text" (a decoder that writes) or "embedding" (one vector for a text). pooling: cls, mean,
-    last or max, for an embedding model whose folder does not say it.
+    task: what it is for, "text" (a decoder that writes), "embedding" (one vector for a text) or "rerank" (a
+    cross-encoder: one score for a query and a document; a local folder's config.json says it itself). pooling: cls,
+    mean, last or max, for an embedding model whose folder does not say it.
     """
 
     name: str = ""
@@ -190,6 +191,8 @@ class Thresholds:
     is selfcheck_logit_error.
     max_tensor_error: ‖W − W'‖ / ‖W‖ of the worst quantised tensor. min_cosine, min_rank_correlation: of embedding
     models, against Hugging Face's vectors, and of the order of the similarities of all pairs of sentences.
+    max_score_error, min_order: of rerankers; a logit's error as a share of the logits' range, and the share of two
+    documents of a query, clearly apart, that stay in Hugging Face's order.
     """
 
     selfcheck_logit_error: float = 1e-3
@@ -201,6 +204,8 @@ class Thresholds:
     greedy_equal: bool = False
     min_cosine: float | None = None
     min_rank_correlation: float | None = None
+    max_score_error: float | None = None
+    min_order: float | None = None
 
 
 @dataclass

@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.graph.support import ENCODERS, check_model_type, check_softcap
 from pipeline.graph.towers import families
+from pipeline.recipe import tasks
 from pipeline.recipe.experts import refuse_uncalibrated
 from pipeline.recipe.schema import Audio, Quant, Recipe, Rule, Visual
 from pipeline.runtime.check import modernised, refuse
@@ -28,7 +29,7 @@ BLOCK_STEP = 16  # the engine's converter ignores any block that is not a multip
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.hub": HUBS,
-    "model.task": ("text", "embedding"),
+    "model.task": ("text", "embedding", "rerank"),
     "model.pooling": ("", "cls", "mean", "last", "max"),
     "adapter.mode": ("none", "merge", "split"),
     "embedding.mode": ("auto", "tied", "separate"),
@@ -122,10 +123,13 @@ def _check_task(recipe: Recipe) -> None:
         if model.pooling:
             raise UserError("model.pooling is for embedding models", "add model.task=embedding")
         if model.family in ENCODERS:
-            raise UserError(f"{model.family} models do not write text", "add model.task=embedding")
+            raise UserError(f"{model.family} models do not write text", "add model.task=embedding or model.task=rerank")
         return
+    if model.pooling and model.task == "rerank":
+        raise UserError("model.pooling is for embedding models; a reranker has a head of its own", "leave it out")
     if recipe.adapter.mode != "none":
-        raise UserError("adapters of embedding models are not supported", "merge it into the model's folder first")
+        kind = "embedding models" if model.task == "embedding" else "rerankers"
+        raise UserError(f"adapters of {kind} are not supported", "merge it into the model's folder first")
     calibrated = sorted(name for name in names if name in algorithms.CALIBRATED)
     if calibrated:
         raise UserError(f"quant.algorithm={calibrated[0]} calibrates on models that write text", "use rtn, mse or hqq")
@@ -267,6 +271,8 @@ def validate_against_model(recipe: Recipe, config: Mapping[str, Any]) -> None:
     """Check the recipe against the model's config.json. Raises UserError: block sizes, impossible tying."""
     quant = recipe.quant
     families.check(config, {"visual": recipe.visual.mode != "off", "audio": recipe.audio.mode != "off"})
+    tasks.check(recipe.model.task, config)
+    _check_task(recipe)
     text = text_config(config)
     check_model_type(str(text.get("model_type", "")))
     check_softcap(str(text.get("model_type", "")), text, recipe.graph.allow_approximate)

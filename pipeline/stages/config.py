@@ -74,7 +74,7 @@ def _model(layout: Mapping[str, Any], tokenizer: Mapping[str, Any], engine: str)
     model: dict[str, Any] = {
         "hidden_size": layout["hidden_size"],
         "layer_nums": layout["num_layers"],
-        "attention_mask": "int" if layout.get("sentence", {}).get("causal") is False else "float",
+        "attention_mask": "int" if _looks_ahead(layout) else "float",
         "attention_type": layout["attention_type"],
     }
     if layout["attention_type"] == "mix":
@@ -84,6 +84,11 @@ def _model(layout: Mapping[str, Any], tokenizer: Mapping[str, Any], engine: str)
     if tokenizer.get("chat_template"):
         model["jinja"] = _jinja(tokenizer, engine)
     return model
+
+
+def _looks_ahead(layout: Mapping[str, Any]) -> bool:
+    told = layout.get("sentence") or layout.get("pair") or {}
+    return told.get("causal") is False
 
 
 def _jinja(tokenizer: Mapping[str, Any], engine: str) -> dict[str, Any]:

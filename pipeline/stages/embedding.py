@@ -72,8 +72,9 @@ def write_table(
     markers = int(embedding.get("markers", 0))
     if markers and bits != 16:
         raise UserError(
-            f"embedding.bits={bits}: a table with columns for positions (visual.positions=exact) is written in 16 bits",
-            "set embedding.bits=16 or visual.positions=engine",
+            f"embedding.bits={bits}: a table with columns for positions (visual.positions=exact) or token types is "
+            "written in 16 bits",
+            "set embedding.bits=16, or for pictures visual.positions=engine",
         )
     pieces = _pieces(checkpoint, embedding, log, markers)
     with (out / name).open("wb") as file:
@@ -99,7 +100,8 @@ def _block(config: Mapping[str, Any], layout: Mapping[str, Any], bits: int) -> i
 
 def _pieces(checkpoint: Checkpoint, embedding: Mapping[str, Any], log: Log, markers: int = 0) -> Iterator[Array]:
     """The table's rows, some at a time, part after part, as float32 (bfloat16 if the source is and nothing changes
-    them: widening a gigabyte to round it again takes ten seconds); behind each `markers` zeros."""
+    them: widening a gigabyte to round it again takes ten seconds); behind each `markers` times the part's
+    "marker", or 0."""
     import ml_dtypes
     import numpy as np
 
@@ -112,7 +114,8 @@ def _pieces(checkpoint: Checkpoint, embedding: Mapping[str, Any], log: Log, mark
             values = checkpoint[part["tensor"]].read(start, stop)
             if values.dtype != ml_dtypes.bfloat16 or part.get("scale", 1.0) != 1.0:
                 values = values.astype(np.float32, copy=False) * np.float32(part.get("scale", 1.0))
-            yield np.pad(values, ((0, 0), (0, markers))) if markers else values
+            marker = part.get("marker", 0.0)
+            yield np.pad(values, ((0, 0), (0, markers)), constant_values=marker) if markers else values
             done += stop - start
             log.progress(done, total, "embedding rows")
     if done != total:

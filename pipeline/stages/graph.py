@@ -22,7 +22,7 @@ FILES = (
 STAGE = Stage(
     name="graph",
     module=__name__,
-    inputs=(Input("checkpoint", FILES),),
+    inputs=(Input("checkpoint", FILES), Input("pair", ("pair.json",))),
     config=(
         "audio.mode",
         "graph.allow_approximate",
@@ -61,7 +61,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         exact_positions=visual.get("mode") == "auto" and visual.get("positions") == "exact",
     )
     refuse_forgotten(inputs["checkpoint"], config)
-    exported = _export(config["model"], inputs["checkpoint"], out, options)
+    exported = _export(config["model"], inputs, out, options)
     with tempfile.TemporaryDirectory(prefix="graph-") as scratch:
         program = config["target"].get("mnnconvert", "")
         skeleton = out / "skeleton.json"
@@ -71,14 +71,19 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         log.note(note)
 
 
-def _export(model: Mapping[str, Any], checkpoint: Path, out: Path, options: Options) -> Exported:
-    trusted = bool(model["trust_remote_code"])
+def _export(model: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, options: Options) -> Exported:
+    trusted, checkpoint = bool(model["trust_remote_code"]), inputs["checkpoint"]
     if model["task"] == "embedding":
         from pipeline.checkpoint.sentence import read_sentence_config
         from pipeline.graph.sentence import export_sentence
 
         sentence = read_sentence_config(checkpoint, str(model["pooling"]))
         return export_sentence(checkpoint, out, options, sentence, trusted)
+    if model["task"] == "rerank":
+        from pipeline.graph.cross_encoder import export_cross_encoder
+
+        pair = json.loads((inputs["pair"] / "pair.json").read_text("utf-8"))
+        return export_cross_encoder(checkpoint, out, options, pair, trusted)
     from pipeline.graph.export import export
 
     return export(checkpoint, out, options, trusted)

@@ -8,6 +8,7 @@ from pipeline.build.stage import Stage
 
 ORDER = (
     "checkpoint",
+    "pair",
     "graph",
     "visual_graph",
     "audio_graph",
@@ -35,6 +36,8 @@ ORDER = (
     "quality",
     "sentence_reference",
     "sentence_quality",
+    "pair_reference",
+    "pair_quality",
     "adapter_reference",
     "adapter_quality",
 )

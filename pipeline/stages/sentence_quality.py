@@ -43,7 +43,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     vectors = folder / VECTORS
     with tempfile.TemporaryDirectory(prefix="product-") as scratch:
         place = product.assemble([inputs[name] for name in SHIPPED], Path(scratch) / "product")
-        _say_limit(place, product.read_json(inputs["graph"] / "layout.json"))
+        say_model(place, product.read_json(inputs["graph"] / "layout.json"))
         report = sentences.judge(
             place,
             product.read_json(folder / REFERENCE),
@@ -58,7 +58,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     gate.enforce(report, path)
 
 
-def _say_limit(folder: Path, layout: Mapping[str, Any]) -> None:
+def say_model(folder: Path, layout: Mapping[str, Any]) -> None:
     """The product's manifest comes after the gate; what it will say of the model is what the runner goes by."""
     import json
 

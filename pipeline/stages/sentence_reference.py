@@ -36,15 +36,17 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     import torch
 
     from pipeline.checkpoint.sentence import read_sentence_config
-    from pipeline.verify import huggingface, sentence_reference, sentence_text
+    from pipeline.verify import sentence_reference, sentence_text
+    from pipeline.verify.file_tokenizer import open_tokenizer
 
     model, verify = config["model"], config["verify"]
     torch.set_num_threads(int(verify["threads"]))
     layout = json.loads((inputs["graph"] / "layout.json").read_text("utf-8"))
     sentence = read_sentence_config(inputs["source"], str(model["pooling"]))
-    tokenizer = huggingface.load_tokenizer(inputs["source"], trust_remote_code=bool(model["trust_remote_code"]))
+    limit, trusted = int(layout["max_position_embeddings"]), bool(model["trust_remote_code"])
+    tokenizer = open_tokenizer(inputs["source"], limit, trust_remote_code=trusted)
     texts = sentence_reference.texts(sentence)
-    ids = sentence_reference.token_ids(tokenizer, texts, int(layout["max_position_embeddings"]))
+    ids = sentence_reference.token_ids(tokenizer, texts)
     skipped = too_big(verify, inputs["checkpoint"])
     if skipped:
         log.note(skipped)

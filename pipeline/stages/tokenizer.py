@@ -32,7 +32,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         out,
         str(target.get("tokenizer_format", "mtok")),
         bool(target.get("plain_template", False)),
-        embeds=config.get("model", {}).get("task") == "embedding",
+        embeds=config.get("model", {}).get("task", "text") != "text",
     )
     log.note(
         f"{facts.kind} tokenizer, {facts.vocab_size:,} ids, stops at {', '.join(map(str, facts.stop_ids)) or 'none'}"

@@ -34,6 +34,8 @@ def known_limits(definition: Definition, form: str, unreached: Sequence[Unreache
     for part in walk(definition.normalizer):
         if part["type"] in NORMAL_FORMS:
             limits.append(f"{part['type']} orders marks of composed letters, Hebrew and Arabic only")
+        if part["type"] == "Precompiled":
+            limits.append("of a letter typed as a base and two marks Hugging Face drops the second mark; it stays here")
         if part["type"] == "Strip":
             limits.append("U+0085, U+2028 and U+2029 are not stripped from the start of a text")
         if part["type"] == "BertNormalizer":

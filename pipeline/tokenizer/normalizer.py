@@ -7,12 +7,19 @@ into spaces. Unicode forms are written as literal replacements instead (see `uni
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable
 
+from pipeline.errors import StageFailed
 from pipeline.tokenizer.binary import string, u8, u32
+from pipeline.tokenizer.charsmap import charsmap_rules
 from pipeline.tokenizer.definition import Component, unsupported, walk
 from pipeline.tokenizer.unicode_forms import accent_rules, cleaning_rules, lower_rules, nfc_rules, nfkc_rules
 
+MARK = "▁"  # SentencePiece's blank
+BLANKS = " {2,}"  # the one regular expression that files converted from SentencePiece have
+HALVINGS = 12  # runs of up to 4,096 blanks become one
 NONE, PREPEND, REPLACE, SEQUENCE, BERT, STRIP = 0, 2, 3, 4, 5, 8
 
 
@@ -50,10 +57,22 @@ def _prepend(component: Component) -> list[bytes]:
 
 
 def _replace(component: Component) -> list[bytes]:
-    pattern = component["pattern"]
+    pattern, content = component["pattern"], component["content"]
+    if pattern.get("Regex") == BLANKS and content in (" ", MARK):
+        # One at a time: a mark that stands for a run swallows what is left of it.
+        steps = dict.fromkeys([("  ", content), (content + " ", content), (content * 2, content)])
+        return [replace(*step) for step in steps] * HALVINGS
     if "String" not in pattern:
         raise unsupported(f"normalizer that replaces a regular expression ({pattern.get('Regex')!r})")
-    return [replace(pattern["String"], component["content"])]
+    return [replace(pattern["String"], content)]
+
+
+def _precompiled(component: Component) -> list[bytes]:
+    try:
+        charsmap = base64.b64decode(component["precompiled_charsmap"], validate=True)
+    except (binascii.Error, TypeError) as error:
+        raise StageFailed(f"tokenizer.json's precompiled_charsmap is no base64: {error}", "fetch it again") from None
+    return [replace(*rule) for rule in charsmap_rules(charsmap)]
 
 
 def _strip(component: Component) -> list[bytes]:
@@ -84,6 +103,7 @@ ENCODERS: dict[str, Callable[[Component], list[bytes]]] = {
     "Strip": _strip,
     "Lowercase": _lowercase,
     "BertNormalizer": _bert,
+    "Precompiled": _precompiled,
     "NFC": lambda component: [replace(*rule) for rule in nfc_rules()],
     "NFKC": lambda component: [replace(*rule) for rule in nfkc_rules()],
 }

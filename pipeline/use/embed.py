@@ -43,8 +43,9 @@ def open_embedder(options: argparse.Namespace, changes: dict[str, Any]) -> Embed
     product = check_keys(options.product)
     kind = product.manifest.get("model", {}).get("task")
     if kind != "embedding":
+        does = ": it scores pairs of texts" if kind == "rerank" else ""
         raise UserError(
-            f"{options.product} is no embedding product{': it writes text' if kind else ''}",
+            f"{options.product} is no embedding product{does}",
             "build one from an embedding model, e.g. doit export model=all-minilm-l6-v2 quant=fp16",
         )
     return Embedder(options.product, changes, options.timeout)

@@ -64,10 +64,15 @@ def application(options: argparse.Namespace, token: str) -> Any:
     name, hosts = options.name or product.folder.name, [*_LOOPBACK[:2], "[::1]", options.host]
     usual = 1 << (23 if product.config.get("is_audio") else 20)  # 30 seconds of sound at 48 kHz are 4 MB in base64
     limits = Limits(body=options.max_body or usual, tokens=options.max_new_tokens, token=token)
-    if product.manifest.get("model", {}).get("task") == "embedding":
+    task = product.manifest.get("model", {}).get("task")
+    if task == "embedding":
         from pipeline.use.server import embeddings
 
         return embeddings.application(options, keys, name, limits, hosts)
+    if task == "rerank":
+        from pipeline.use.server import rerank
+
+        return rerank.application(options, keys, name, limits, hosts)
 
     def sampling(engine: Engine) -> Sampling:
         return sampling_of(engine, keys, greedy=False)

@@ -28,6 +28,9 @@ _DEFAULT_NEW_TOKENS = 512
 # Written by exporters for people and for us; the engine reads none of them.
 DESCRIPTIVE = frozenset({"model_type", "max_position_embeddings", "model_name"})
 
+# model.task of products that write nothing → (what they do, the verb for it)
+_SILENT = {"embedding": ("makes embeddings", "embed"), "rerank": ("scores pairs of texts", "rerank")}
+
 
 def add_product_options(parser: argparse.ArgumentParser) -> None:
     """PRODUCT and the options with which it is loaded."""
@@ -74,10 +77,12 @@ def check_keys(path: Path) -> Product:
 
 def open_engine(arguments: argparse.Namespace, changes: dict[str, Any]) -> Engine:
     """The product on the engine (not loaded yet), `changes` merged last. Raises UserError as `check_keys`, and for an
-    embedding product, which writes no text."""
+    embedding product or a cross-encoder, which write no text."""
     product = check_keys(arguments.product)
-    if product.manifest.get("model", {}).get("task") == "embedding":
-        raise UserError(f"{arguments.product} makes embeddings and writes no text", "use `python -m pipeline embed`")
+    task = product.manifest.get("model", {}).get("task")
+    if task in _SILENT:
+        does, verb = _SILENT[task]
+        raise UserError(f"{arguments.product} {does} and writes no text", f"use `python -m pipeline {verb}`")
     return Engine(arguments.product, changes, arguments.timeout, sampled=True, adapter=arguments.adapter)
 
 

@@ -23,6 +23,7 @@ from pipeline.stages import (
     checkpoint,
     embedding,
     link,
+    pair,
     tokenizer,
     visual_graph,
     visual_link,
@@ -35,7 +36,7 @@ from pipeline.verify import huggingface
 from pipeline.verify.metrics import Logits, relative_errors
 from pipeline.verify.product import EXACT, assemble
 
-STAGES: tuple[ModuleType, ...] = (checkpoint, graph_stage, weights, embedding, link, tokenizer, config_stage)
+STAGES: tuple[ModuleType, ...] = (checkpoint, pair, graph_stage, weights, embedding, link, tokenizer, config_stage)
 ENCODERS: dict[str, tuple[ModuleType, ...]] = {
     "visual": (visual_graph, visual_weights, visual_link),
     "audio": (audio_graph, audio_weights, audio_link),
@@ -72,6 +73,8 @@ def build(source: Path, work: Path, recipe: Mapping[str, Any], encoders: Sequenc
     first, *others = STAGES
     for module in (first, *(module for kind in encoders for module in ENCODERS[kind]), *others):
         stage = module.STAGE
+        if not stage.applies(recipe):
+            continue
         out = work / stage.name
         out.mkdir(parents=True)
         inputs = {edge.stage: outputs[edge.stage] for edge in stage.inputs if edge.stage in outputs}

@@ -25,12 +25,12 @@ def texts(sentence: SentenceConfig) -> list[str]:
     return [text.lower() for text in whole] if sentence.lowercase else whole
 
 
-def token_ids(tokenizer: Any, whole: Sequence[str], limit: int) -> list[list[int]]:
-    """Ids of every text with the tokenizer's own special tokens, cut at `limit` as sentence-transformers cuts."""
-    return [
-        [int(token) for token in tokenizer(text, truncation=True, max_length=limit, padding=False)["input_ids"]]
-        for text in whole
-    ]
+def token_ids(tokenizer: Any, whole: Sequence[str]) -> list[list[int]]:
+    """Ids of every text with the tokenizer's own special tokens, cut as sentence-transformers cuts.
+
+    tokenizer: as `file_tokenizer` opens it.
+    """
+    return [list(encoded.ids) for encoded in tokenizer.encode_batch(list(whole))]
 
 
 def load_encoder(folder: Path, model: Mapping[str, Any]) -> Any:

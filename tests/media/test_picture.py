@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.media import picture
 from pipeline.media.picture import open_picture
 from pipeline.media.prepare import prepare
+from tests.media.web import serving
 
 SMART = {"kind": "smart_resize", "unit": 28, "min_pixels": 3136, "max_pixels": 100352, "resample": 3}
 RED = Image.new("RGB", (40, 30), (200, 10, 20))
@@ -65,6 +66,25 @@ def test_a_data_url() -> None:
 def test_what_is_no_picture_is_refused(source: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason):
         open_picture(source)
+
+
+def test_a_picture_from_the_net_only_where_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving({"/a.png": _bytes(RED, "PNG"), "/a.html": b"<p>no picture"}) as (address, asked):
+        with pytest.raises(UserError, match="--allow-net"):
+            open_picture(f"{address}/a.png")
+        assert asked == []  # refused before anything was fetched
+        found = open_picture(f"{address}/a.png", allow_net=True)
+        assert np.array_equal(np.asarray(found), np.asarray(RED))
+        assert asked == ["/a.png"]
+        for path, reason in (("no.png", "Not Found"), ("a.html", "unknown format"), ("a b.png", "cannot be fetched")):
+            with pytest.raises(UserError, match=reason):
+                open_picture(f"{address}/{path}", allow_net=True)
+        monkeypatch.setattr(picture, "LARGEST_FILE", 50)
+        with pytest.raises(UserError, match="is larger than"):
+            open_picture(f"{address}/a.png", allow_net=True)
+    with pytest.raises(UserError, match="cannot be fetched"):
+        open_picture(f"{address}/a.png", allow_net=True)  # nobody answers any more
 
 
 def test_half_a_file(tmp_path: Path) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import sentencepiece as spm
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from pipeline.tokenizer.definition import Definition
 from pipeline.tokenizer.engine import EngineTokenizer
 from pipeline.tokenizer.mtok import Extras, encode_mtok
 from pipeline.tokenizer.parity.corpus import CODE, LANGUAGES, fixed
+from pipeline.tokenizer.sentencepiece import parse
 
 CL100K = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -95,6 +98,30 @@ def unigram() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
     trainer = trainers.UnigramTrainer(vocab_size=SIZE, special_tokens=SPECIALS, unk_token="<unk>", show_progress=False)
+    tokenizer.train_from_iterator(TRAINING, trainer)
+    return tokenizer
+
+
+def charsmap(rules: str = "nmt_nfkc") -> bytes:
+    """SentencePiece's compiled normalisation, as a model trained with these rules carries it (XLM-R's: nmt_nfkc)."""
+    model = io.BytesIO()
+    lines = iter([line for text in TRAINING for line in text.splitlines() if line])
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=lines, model_writer=model, vocab_size=SIZE, normalization_rule_name=rules,
+        hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    return parse(model.getvalue()).charsmap
+
+
+def xlm_roberta() -> Tokenizer:
+    """XLM-R: SentencePiece's normalisation, Unigram over words, ids from 0: <s>, <pad>, </s>, <unk>."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.Precompiled(charsmap())
+    marks = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), marks])
+    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=SIZE, special_tokens=special, unk_token="<unk>", show_progress=False)
     tokenizer.train_from_iterator(TRAINING, trainer)
     return tokenizer
 

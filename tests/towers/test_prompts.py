@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
+from pipeline.__main__ import main
 from pipeline.errors import UserError
 from pipeline.media.prepare import Prepared
 from pipeline.media.prompt import _expanded
 from pipeline.mnn.runner import Engine
 from pipeline.use.media import encode, picture_tag
 from pipeline.verify.pictures import draw
+from tests.media.web import serving
 from tests.towers.models import END, IMAGE, START
 from tests.towers.product import build_family
 
@@ -72,6 +75,27 @@ def test_one_clear_line(engine: Engine, picture: Path, text: str, reason: str) -
     with pytest.raises(UserError, match=reason):
         encode(engine, text.replace("FILE", str(picture)))
     assert encode(engine, f"<img>{picture}</img>").ids.count(IMAGE) == 12  # and the engine is none the worse
+
+
+def test_run_fetches_a_picture_with_the_flag_only(
+    engine: Engine, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    prompts = tmp_path / "prompts.jsonl"
+    with serving({"/a.png": picture.read_bytes()}) as (address, asked):
+        lines = [{"prompt": f"<img>{address}/a.png</img>?"}, {"prompt": f"<img>{picture}</img>?"}]
+        prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        run = ["run", str(engine.product.folder), str(prompts), "--greedy", "--max-new-tokens", "4"]
+        main(run)
+        refused, own = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+        assert "--allow-net" in refused["error"]
+        assert len(refused["error"].splitlines()) == 1
+        assert asked == []
+        assert main([*run, "--allow-net"]) == 0
+        fetched, same = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert fetched["prompt_tokens"] == own["prompt_tokens"] == same["prompt_tokens"]
+    assert fetched["answer"] == own["answer"]
+    assert asked == ["/a.png"]
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(0, 0), (1, 2), (3, 2)])

@@ -27,10 +27,11 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reference(product: Path) -> dict:
     """Hugging Face's own ids and vectors, by the functions of the stage."""
     from pipeline.checkpoint.sentence import read_sentence_config
-    from pipeline.verify import huggingface, sentence_reference
+    from pipeline.verify import sentence_reference
+    from pipeline.verify.file_tokenizer import open_tokenizer
 
     source = product.parents[1] / "source"
-    ids = sentence_reference.token_ids(huggingface.load_tokenizer(source), TEXTS, 24)
+    ids = sentence_reference.token_ids(open_tokenizer(source, 24), TEXTS)
     encoder = sentence_reference.load_encoder(source, {})
     vectors = sentence_reference.vectors(encoder, ids, read_sentence_config(source))
     return {"texts": list(TEXTS), "ids": ids, "ranked": len(TEXTS), "vectors": vectors, "skipped": "no room"}

@@ -2,5 +2,6 @@
 
 from pipeline.mnn.runner.embedder import Embedder
 from pipeline.mnn.runner.engine import Engine, EngineError
+from pipeline.mnn.runner.reranker import Reranker
 
-__all__ = ["Embedder", "Engine", "EngineError"]
+__all__ = ["Embedder", "Engine", "EngineError", "Reranker"]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pipeline.errors import UserError
 from pipeline.mnn.runner.engine import Engine
+from pipeline.mnn.runner.product import Product
 
 Vector = npt.NDArray[np.float32]
 _WORD = 64  # characters within which a cut word is looked for
@@ -43,7 +44,7 @@ class Embedder(Engine):
         if self._process is not None:
             return
         self._folder = tempfile.TemporaryDirectory(prefix="embedder-", ignore_cleanup_errors=True)
-        whole, bare = _lay_out(self.product.folder, Path(self._folder.name), self._keys())
+        whole, bare = lay_out(self.product, Path(self._folder.name), self.overrides)
         self._start()
         head, _ = self._call("load_embedding", config=str(whole), tokenizer=str(bare))
         self.config = head["config"]
@@ -106,20 +107,21 @@ class Embedder(Engine):
             self._folder.cleanup()
             self._folder = None
 
-    def _keys(self) -> dict[str, Any]:
-        return {**json.loads(self.product.config_file.read_text("utf-8")), **self.overrides}
 
+def lay_out(product: Product, folder: Path, overrides: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Two config files: of the whole product (its files linked), and of its tokenizer with an empty graph.
 
-def _lay_out(product: Path, folder: Path, keys: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Two config files: of the whole product (its files linked), and of its tokenizer with an empty graph."""
+    overrides: merged over the product's own keys.
+    """
+    keys = {**json.loads(product.config_file.read_text("utf-8")), **overrides}
     whole, bare = folder / "whole", folder / "bare"
     for place in (whole, bare):
         place.mkdir()
-    for path in product.iterdir():
+    for path in product.folder.iterdir():
         if path.is_file() and path.name != "config.json":
             (whole / path.name).symlink_to(path.resolve())
     tokenizer = str(keys.get("tokenizer_file", "tokenizer.txt"))
-    (bare / tokenizer).symlink_to((product / tokenizer).resolve())
+    (bare / tokenizer).symlink_to((product.folder / tokenizer).resolve())
     for empty in ("llm.mnn", "llm.mnn.weight", "embeddings_bf16.bin"):
         (bare / empty).touch()
     (bare / "llm_config.json").write_text("{}", "utf-8")

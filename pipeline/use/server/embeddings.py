@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import base64
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +14,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pipeline.errors import PipelineError
-from pipeline.mnn.runner import Embedder, EngineError
+from pipeline.mnn.runner import Embedder
 from pipeline.mnn.runner.embedder import Vector
 from pipeline.use.embed import open_embedder, prompt_text
 from pipeline.use.server.api import BadRequest
-from pipeline.use.server.app import Limits, Refused, check_token, health, json_body, model_list, refusal
+from pipeline.use.server.app import Limits, Refused, check_token, health, json_body, model_list
+from pipeline.use.server.crew import Crew, refused
 from pipeline.use.server.mounted import mounted
 from pipeline.use.server.pool import Busy
 
@@ -66,46 +65,7 @@ def _input(value: Any) -> tuple[str, ...]:
     return tuple(texts)
 
 
-class Pool:
-    """`workers` loaded embedding engines. waiting: how many requests may stand in the queue; the next one is Busy."""
-
-    def __init__(self, make: Callable[[], Embedder], workers: int, waiting: int) -> None:
-        self._make, self._workers, self._most_waiting, self._waiting = make, workers, waiting, 0
-        self._free: asyncio.Queue[Embedder] = asyncio.Queue()
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="embedder")
-        self._engines: list[Embedder] = []
-
-    async def start(self) -> None:
-        """Loads all engines. Raises what loading raises."""
-        for _ in range(self._workers):
-            engine = self._make()
-            await asyncio.get_running_loop().run_in_executor(self._threads, engine.load)
-            self._engines.append(engine)
-            self._free.put_nowait(engine)
-
-    async def stop(self) -> None:
-        """Ends the engines' processes."""
-        for engine in self._engines:
-            await asyncio.to_thread(engine.close)
-        self._threads.shutdown(wait=False)
-
-    async def embed(self, ask: Ask) -> tuple[list[Vector], int]:
-        """(vectors, tokens) from the first engine that is free. Raises Busy when the queue is full."""
-        if self._free.empty() and self._waiting >= self._most_waiting:
-            raise Busy
-        self._waiting += 1
-        try:
-            engine = await self._free.get()
-        finally:
-            self._waiting -= 1
-        # Shielded: an engine is free again only when its thread is done, even if the client has gone.
-        work = asyncio.get_running_loop().run_in_executor(self._threads, _embed, engine, ask)
-        work.add_done_callback(lambda _: self._free.put_nowait(engine))
-        return await asyncio.shield(work)
-
-
 def _embed(engine: Embedder, ask: Ask) -> tuple[list[Vector], int]:
-    engine.load()  # a fresh process after a crash
     prompt = prompt_text(engine, ask.prompt)
     texts = [prompt + text for text in ask.texts]
     tokens = sum(len(engine.fit(text)[1]) for text in texts)
@@ -116,7 +76,7 @@ def _embed(engine: Embedder, ask: Ask) -> tuple[list[Vector], int]:
 
 
 class _Server:
-    def __init__(self, pool: Pool, model: str, limits: Limits) -> None:
+    def __init__(self, pool: Crew[Embedder], model: str, limits: Limits) -> None:
         self.pool, self.model, self.limits = pool, model, limits
 
     async def models(self, request: HttpRequest) -> Response:
@@ -128,18 +88,9 @@ class _Server:
         try:
             check_token(request, self.limits)
             ask = parse(await json_body(request, self.limits), self.model)
-            vectors, tokens = await self.pool.embed(ask)
-        except BadRequest as error:
-            return refusal(Refused(400, "invalid_request_error", str(error)))
-        except Busy:
-            refused = Refused(429, "overloaded", "too many requests are waiting: try again later")
-            return refusal(refused, {"Retry-After": "1"})
-        except Refused as refused:
-            return refusal(refused)
-        except EngineError as error:
-            return refusal(Refused(500, "engine_error", str(error)))
-        except PipelineError as error:
-            return refusal(Refused(400, "invalid_request_error", str(error)))
+            vectors, tokens = await self.pool.work(lambda engine: _embed(engine, ask))
+        except (PipelineError, Refused, Busy) as error:
+            return refused(error)
         return JSONResponse(_reply(self.model, vectors, tokens, ask.as_base64))
 
 
@@ -161,7 +112,7 @@ def application(
     options: argparse.Namespace, keys: dict[str, Any], name: str, limits: Limits, hosts: list[str]
 ) -> Starlette:
     """The ASGI application of `serve` for an embedding product."""
-    pool = Pool(lambda: open_embedder(options, keys), options.workers, options.queue)
+    pool = Crew(lambda: open_embedder(options, keys), options.workers, options.queue)
     server = _Server(pool, name, limits)
 
     routes = [
