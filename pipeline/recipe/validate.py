@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.graph.thinker import thinker
 from pipeline.errors import UserError
 from pipeline.graph.support import ENCODERS, check_model_type, check_softcap
 from pipeline.graph.towers import families
@@ -265,7 +266,7 @@ def notes(recipe: Recipe) -> Iterator[str]:
 
 def validate_against_model(recipe: Recipe, config: Mapping[str, Any]) -> None:
     """Check the recipe against the model's config.json. Raises UserError: block sizes, impossible tying."""
-    quant = recipe.quant
+    config, quant = thinker(config), recipe.quant
     families.check(config, {"visual": recipe.visual.mode != "off", "audio": recipe.audio.mode != "off"})
     text = text_config(config)
     check_model_type(str(text.get("model_type", "")))

@@ -1,0 +1,38 @@
+"""Qwen2.5-Omni's thinker by Hugging Face: sounds and pictures in one prompt, positions by its own get_rope_index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.graph.thinker import THINKER
+from pipeline.verify.metrics import Logits
+
+
+def is_thinker(model: Any) -> bool:
+    """Whether a transformers model is one."""
+    return bool(model.config.model_type == THINKER)
+
+
+def rows(
+    model: Any, ids: Sequence[int], features: Sequence[Logits] = (), pictures: Mapping[str, Any] | None = None
+) -> Logits:
+    """float32 [len(ids), vocabulary] over the whole sequence, without a cache.
+
+    features: of the sounds, float32 [1, 128, frames] each. pictures: what transformers' image processor gives.
+    """
+    import torch
+
+    tokens = torch.tensor([list(ids)])
+    inputs: dict[str, Any] = dict(pictures or {})
+    if features:
+        longest = max(one.shape[2] for one in features)
+        padded = [np.pad(one[0], ((0, 0), (0, longest - one.shape[2]))) for one in features]
+        heard = [[1] * one.shape[2] + [0] * (longest - one.shape[2]) for one in features]
+        inputs |= {"input_features": torch.tensor(np.stack(padded)), "feature_attention_mask": torch.tensor(heard)}
+    with torch.inference_mode():  # without the mask of ones transformers does not count positions
+        result = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False, **inputs)
+    found: Logits = result.logits[0].float().numpy()
+    return found
