@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.graph.thinker import thinker
 from pipeline.errors import UserError
 from pipeline.graph.support import ENCODERS, check_model_type, check_softcap
+from pipeline.graph.thinker import thinker
 from pipeline.graph.towers import families
 from pipeline.recipe.experts import refuse_uncalibrated
 from pipeline.recipe.schema import Audio, Quant, Recipe, Rule, Visual

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.graph.thinker import SECTION
 from pipeline.errors import StageFailed
+from pipeline.graph.thinker import SECTION
 from pipeline.graph.towers.loader import loader
 from pipeline.verify.gguf_speed import parsed_once
 

@@ -11,7 +11,8 @@ FIRST = 256  # ids behind the bytes of the small tokeniser
 ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
 TOKENS = (
     *("<|image|>", "<|video|>", "<|vision_start|>", "<|vision_end|>"),
-    *("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
+    *("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
+    *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
 )
 FIELDS = (
     *("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),

@@ -35,7 +35,7 @@ def small_encoder(
 ) -> Iterator[SmallEncoder]:
     """The copy of the model whose config.json and processor's files are in `checkpoint`; gone afterwards.
 
-    kind: "visual" or "audio". model, target: the recipe's. sections: further ones of the recipe's, as far as they count.
+    kind: "visual" or "audio". model, target: the recipe's. sections: what else of the recipe counts, by section.
     """
     trusted = bool(model["trust_remote_code"])
     config = shrink.shrink(load_config(checkpoint, trust_remote_code=trusted)).config

@@ -54,7 +54,7 @@ def compare(product: Path, model: Any, source: Path, audio_token: int) -> dict[s
     product: of the model in folder `source`, in fp16. model: the same by Hugging Face, float32.
     """
     chunked = thinker.is_thinker(model)
-    own = extractor(source, masked=chunked)
+    own = thinker.extractor(source) if chunked else extractor(source)
     asked = {"sine": [sine()], "chirp": [chirp()], "both": [chirp()[: RATE // 2], sine()]}
     if chunked:
         asked["long"] = [chirp(LONG)]
@@ -85,12 +85,8 @@ def prompt(count: int) -> str:
     return "Hear " + " and ".join(f"<audio>audio_{number}</audio>" for number in range(count)) + " here?"
 
 
-def extractor(source: Path, *, masked: bool = False) -> Features:
-    """Hugging Face's features, without the padding to 30 seconds that the engine does not have.
-
-    masked: of the sound with silence behind it, cut where transformers' mask says that the sound ends: the last frame
-    then hears the silence, as it does in Qwen2.5-Omni's own processor.
-    """
+def extractor(source: Path) -> Features:
+    """Hugging Face's features, without the padding to 30 seconds that the engine does not have."""
     from transformers import WhisperFeatureExtractor
 
     kind: Any = WhisperFeatureExtractor
@@ -98,10 +94,6 @@ def extractor(source: Path, *, masked: bool = False) -> Features:
     whisper = kind.from_pretrained(source) if described else kind(feature_size=128)
 
     def features(sound: Logits) -> Logits:
-        if masked:
-            told = whisper(sound, sampling_rate=RATE, padding="max_length", return_attention_mask=True)
-            heard = np.asarray(told["attention_mask"])[0].astype(bool)
-            return np.asarray(told["input_features"], np.float32)[:, :, heard]
         found = whisper(sound, sampling_rate=RATE, padding=False, return_tensors="np")["input_features"]
         return np.asarray(found, np.float32)
 

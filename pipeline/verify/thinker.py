@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.graph.thinker import THINKER
+from pipeline.graph.towers.tower_files import PROCESSORS
 from pipeline.verify.metrics import Logits
+
+RATE = 16000
 
 
 def is_thinker(model: Any) -> bool:
     """Whether a transformers model is one."""
     return bool(model.config.model_type == THINKER)
+
+
+def extractor(source: Path) -> Callable[[Logits], Logits]:
+    """Its processor's features of a sound, float32 [samples] → [1, 128, frames].
+
+    They are made of the sound with silence behind it, and end where transformers' mask does: at the last frame that
+    the sound has begun. That one hears the silence; the engine mirrors the sound there.
+    """
+    from transformers import WhisperFeatureExtractor
+
+    kind: Any = WhisperFeatureExtractor
+    described = any((source / name).is_file() for name in PROCESSORS)
+    whisper = kind.from_pretrained(source) if described else kind(feature_size=128, chunk_length=300)
+
+    def features(sound: Logits) -> Logits:
+        given = {"sampling_rate": RATE, "padding": "max_length", "return_attention_mask": True, "return_tensors": "np"}
+        told = whisper(sound, **given)
+        heard = np.asarray(told["attention_mask"])[0].astype(bool)
+        return np.asarray(told["input_features"], np.float32)[:, :, heard]
+
+    return features
 
 
 def rows(

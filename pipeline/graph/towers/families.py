@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.graph.thinker import THINKER, WHOLE, thinker
 from pipeline.errors import UserError
+from pipeline.graph.thinker import THINKER, WHOLE, thinker
 
 VISUAL: dict[str, str] = {
     "idefics3": "pipeline.graph.towers.idefics3",
