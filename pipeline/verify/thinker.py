@@ -13,6 +13,7 @@ from pipeline.graph.towers.tower_files import PROCESSORS
 from pipeline.verify.metrics import Logits
 
 RATE = 16000
+HOP = 160  # samples of a frame
 
 
 def is_thinker(model: Any) -> bool:
@@ -24,7 +25,8 @@ def extractor(source: Path) -> Callable[[Logits], Logits]:
     """Its processor's features of a sound, float32 [samples] → [1, 128, frames].
 
     They are made of the sound with silence behind it, and end where transformers' mask does: at the last frame that
-    the sound has begun. That one hears the silence; the engine mirrors the sound there.
+    the sound has begun. That one hears the silence; the engine mirrors the sound there. Of the processor's 300 seconds
+    of silence one is enough: no frame of the sound reaches further.
     """
     from transformers import WhisperFeatureExtractor
 
@@ -33,8 +35,9 @@ def extractor(source: Path) -> Callable[[Logits], Logits]:
     whisper = kind.from_pretrained(source) if described else kind(feature_size=128, chunk_length=300)
 
     def features(sound: Logits) -> Logits:
-        given = {"sampling_rate": RATE, "padding": "max_length", "return_attention_mask": True, "return_tensors": "np"}
-        told = whisper(sound, **given)
+        length = (len(sound) // HOP + RATE // HOP) * HOP
+        given = {"padding": "max_length", "max_length": length, "return_attention_mask": True, "return_tensors": "np"}
+        told = whisper(sound, sampling_rate=RATE, **given)
         heard = np.asarray(told["attention_mask"])[0].astype(bool)
         return np.asarray(told["input_features"], np.float32)[:, :, heard]
 
