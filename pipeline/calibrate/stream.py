@@ -20,6 +20,7 @@ from pipeline.checkpoint.tensor import Checkpoint
 from pipeline.errors import StageFailed, UserError
 from pipeline.graph.bindings import Bindings, bind
 from pipeline.graph.ir import Part as ParameterPart
+from pipeline.graph.towers.loader import loader
 from pipeline.weights.layout import Part
 from pipeline.weights.parts import part_rows, read_rows
 
@@ -68,7 +69,8 @@ class Stream:
 
     def begin(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
         """The hidden states before the first layer, float32 [1, length, hidden] each; fills `calls`."""
-        outside = [path for path in _leaf_paths(self.model, self.prefix) if not path.startswith("lm_head")]
+        away = ("lm_head", *_encoders(self.model))
+        outside = [path for path in _leaf_paths(self.model, self.prefix) if not path.startswith(away)]
         for path in outside:
             self.load(path)
         try:
@@ -100,7 +102,8 @@ class Stream:
             name = self.prefix.rpartition(".")[2]
             setattr(stack, name, torch.nn.ModuleList(map(_dressed, recorders, self.layers)))
             try:
-                self.model.base_model(input_ids=torch.tensor([ids]), use_cache=False)
+                whole = stack if _encoders(self.model) else self.model.base_model
+                whole(input_ids=torch.tensor([ids]), use_cache=False)
             except _WrongReturn:
                 continue
             finally:
@@ -179,7 +182,6 @@ def _dressed(recorder: _Recorder, layer: torch.nn.Module) -> _Recorder:
 
 def skeleton(config: Any, trust_remote_code: bool = False) -> Any:
     """The model of `config` with parameters on the meta device and buffers as its constructors compute them."""
-    from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
     register = torch.nn.Module.register_parameter
@@ -192,7 +194,7 @@ def skeleton(config: Any, trust_remote_code: bool = False) -> Any:
     torch.nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
     try:
         with no_init_weights():
-            build: Any = AutoModelForCausalLM.from_config
+            build: Any = loader(config).from_config
             model = build(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     finally:
         torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
@@ -202,15 +204,29 @@ def skeleton(config: Any, trust_remote_code: bool = False) -> Any:
 
 def _decoder_layers(model: Any) -> tuple[str, torch.nn.ModuleList]:
     count = model.config.get_text_config().num_hidden_layers
+    encoders = _encoders(model)
     stacks = [
         (name, module)
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.ModuleList) and len(module) == count and "." in name
+        if not name.startswith(encoders)
     ]
     stacks = [stack for stack in stacks if stack[0].count(".") == min(name.count(".") for name, _ in stacks)]
     if len(stacks) != 1:
         raise UserError(f"cannot tell the decoder layers of {type(model).__name__}", "use quant=int4-mse")
     return stacks[0]
+
+
+def _encoders(model: Any) -> tuple[str, ...]:
+    """How the names of modules for pictures and sounds begin, which stand beside the decoder; text needs none."""
+    kind = model.config.get_text_config().model_type
+    if kind == model.config.model_type:
+        return ()
+    configs = [(name, getattr(module, "config", None)) for name, module in model.named_modules()]
+    decoder = next(name for name, config in configs if getattr(config, "model_type", "") == kind)
+    around = decoder.rpartition(".")[0]
+    names = [f"{around}.{name}" for name, _ in model.get_submodule(around).named_children()]
+    return tuple(f"{name}." for name in names if name != decoder)
 
 
 def _parameters(module: torch.nn.Module, path: str) -> list[tuple[str, torch.nn.Module, str]]:

@@ -43,7 +43,6 @@ REFUSED: dict[str, str] = {
     "nemotron_h": _STATE.format("a Mamba state"),
     "qwen3_5_moe_text": _STATE.format("linear attention"),
     "qwen3_5_text": _STATE.format("linear attention"),
-    "qwen2_5_omni": "its text part lies in a thinker with encoders of its own, for which no adapter is written",
     "qwen3_next": _STATE.format("linear attention"),
     "recurrent_gemma": _STATE.format("a recurrence"),
     "rwkv": _STATE.format("a recurrence"),

@@ -16,6 +16,7 @@ from pipeline.media.picture import open_picture
 from pipeline.media.prepare import Prepared, prepare
 
 _PICTURE = re.compile(r"<img>(.*?)</img>", re.DOTALL)
+_MEDIA = re.compile(r"<(img|audio)>.*?</\1>", re.DOTALL)
 _SIZE = re.compile(r"<hw>(.*?)</hw>", re.DOTALL)
 FACTS = "visual.json"
 
@@ -29,6 +30,11 @@ class Tokenizer(Protocol):
 def has_pictures(text: str) -> bool:
     """Whether the text names a picture."""
     return _PICTURE.search(text) is not None
+
+
+def without_media(text: str) -> str:
+    """The text without its pictures and sounds."""
+    return _MEDIA.sub("", text)
 
 
 def tokenize(
@@ -56,7 +62,7 @@ def tokenize(
         if names:
             raise UserError("the prompt has a picture, and this product has no vision encoder", "export a vision model")
         return engine.tokenize(text), 0
-    _refuse_stray(engine, _PICTURE.sub("", text), facts)
+    _refuse_stray(engine, without_media(text), facts)
     prepared = [_prepared(name, facts, allow_net) for name in names]
     words = [_write(one, scratch, number) for number, one in enumerate(prepared)]
     if facts["kind"] != "tiles":

@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.graph.support import ENCODERS, check_model_type, check_softcap
+from pipeline.graph.thinker import thinker
 from pipeline.graph.towers import families
 from pipeline.recipe import tasks
 from pipeline.recipe.experts import refuse_uncalibrated
@@ -269,7 +270,7 @@ def notes(recipe: Recipe) -> Iterator[str]:
 
 def validate_against_model(recipe: Recipe, config: Mapping[str, Any]) -> None:
     """Check the recipe against the model's config.json. Raises UserError: block sizes, impossible tying."""
-    quant = recipe.quant
+    config, quant = thinker(config), recipe.quant
     families.check(config, {"visual": recipe.visual.mode != "off", "audio": recipe.audio.mode != "off"})
     tasks.check(recipe.model.task, config)
     _check_task(recipe)

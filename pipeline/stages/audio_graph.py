@@ -14,7 +14,10 @@ STAGE = Stage(
     name="audio_graph",
     module=__name__,
     inputs=(Input("checkpoint", GRAPH_FILES),),
-    config=("model.trust_remote_code", "target.graph.fuse_c4", "target.mnnconvert"),
+    config=(
+        *("model.trust_remote_code", "target.graph.fuse_c4", "target.mnnconvert"),
+        *("visual.mode", "visual.positions"),
+    ),
     tools=("MNN", "onnx", "torch", "transformers"),
     code=("pipeline.graph.towers",),
     warm=("torch", "transformers"),
@@ -25,4 +28,6 @@ STAGE = Stage(
 
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
     """Writes audio.onnx, layout.json, skeleton.json and audio.json (docs/architecture.md)."""
-    write_graph("audio", config, inputs, out, log)
+    visual = config["visual"]  # the decoder's rows are wider where it counts the positions of pictures
+    exact = visual["mode"] == "auto" and visual["positions"] == "exact"
+    write_graph("audio", config, inputs, out, log, exact_positions=exact)

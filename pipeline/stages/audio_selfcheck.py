@@ -17,7 +17,7 @@ STAGE = Stage(
     name="audio_selfcheck",
     module=__name__,
     inputs=(Input("checkpoint", ("config.json", "*.py", *PROCESSORS)),),
-    config=("model.trust_remote_code", "target"),
+    config=("model.trust_remote_code", "target", "visual.mode", "visual.positions"),
     tools=("MNN", "torch", "transformers", "onnx", "numpy", "tokenizers", "safetensors"),
     code=("pipeline.mnn.runner", "pipeline.graph.towers"),
     warm=("torch", "transformers"),
@@ -34,7 +34,8 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     from pipeline.verify.small_encoder import small_encoder
 
     torch.set_num_threads(1)
-    with small_encoder("audio", config["model"], config["target"], inputs["checkpoint"]) as small:
+    sections = {"visual": config["visual"]}
+    with small_encoder("audio", config["model"], config["target"], inputs["checkpoint"], sections) as small:
         found = sounds.compare(small.product, small.network, small.source, int(small.config.audio_token_id))
     (out / RESULT).write_text(json.dumps({"sounds": found}, indent=1, sort_keys=True) + "\n", "utf-8")
     exact = max(max(one["prefill_error"], one["decode_error"]) for one in found.values())

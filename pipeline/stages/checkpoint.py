@@ -34,6 +34,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     from pipeline.checkpoint.lora_vocabulary import refuse_new_tokens
     from pipeline.checkpoint.open import gguf_files, open_model
     from pipeline.checkpoint.small import write_small
+    from pipeline.graph.thinker import LEFT_OUT, without_speech
 
     source = inputs["source"]
     checkpoint = open_model(config, inputs)
@@ -45,9 +46,12 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         for path, _ in adapter_folders(inputs["adapter"]):
             refuse_new_tokens(path, out, "the adapter")
         _after_merge(checkpoint, out, log)
-    table = {name: _facts(tensor) for name, tensor in checkpoint.items()}
+    kept = without_speech(json.loads((out / "config.json").read_text(encoding="utf-8")), checkpoint)
+    if len(kept) < len(checkpoint):
+        log.note(f"{LEFT_OUT} ({len(checkpoint) - len(kept)} tensors)")
+    table = {name: _facts(tensor) for name, tensor in kept.items()}
     _write_json(out / "tensors.json", {"tensors": table})
-    count = write_small(checkpoint, out / "small.safetensors")
+    count = write_small(kept, out / "small.safetensors")
     log.note(f"{len(table)} tensors, {count} of them small; stored as {_types(table)}")
 
 
@@ -68,7 +72,12 @@ def _facts(tensor: LazyTensor) -> dict[str, Any]:
 
 
 def _copy_small_files(source: Path, out: Path) -> None:
-    """All but weights; config.json no longer says how the source was quantised, for its tensors are read plain."""
+    """All but weights; config.json no longer says how the source was quantised, for its tensors are read plain.
+
+    Of a model that also speaks it is the part that writes.
+    """
+    from pipeline.graph.thinker import thinker
+
     for path in sorted(source.iterdir()):
         if path.is_file() and not path.name.endswith(WEIGHTS):
             shutil.copyfile(path, out / path.name)
@@ -76,7 +85,7 @@ def _copy_small_files(source: Path, out: Path) -> None:
         (out / path.parent.name).mkdir(exist_ok=True)
         shutil.copyfile(path, out / path.parent.name / path.name)
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    plain = {key: value for key, value in config.items() if key not in QUANTISATION}
+    plain = {key: value for key, value in thinker(config).items() if key not in QUANTISATION}
     if plain != config:
         _write_json(out / "config.json", plain)
 

@@ -35,8 +35,8 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
 
     torch.set_num_threads(1)
     positions = config["visual"]["positions"]
-    target, checkpoint = config["target"], inputs["checkpoint"]
-    with small_encoder("visual", config["model"], target, checkpoint, positions=positions) as small:
+    sections = {"visual": config["visual"]}
+    with small_encoder("visual", config["model"], config["target"], inputs["checkpoint"], sections) as small:
         found = pictures.compare(small.product, small.network, small.source, int(small.config.image_token_id))
     told = {"positions": positions, "pictures": found}
     (out / RESULT).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", "utf-8")

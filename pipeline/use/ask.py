@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.media.prompt import has_pictures
+from pipeline.media.prompt import without_media
 from pipeline.recipe import adapter_paths
 from pipeline.use.settings import check_keys, overrides, positive
 
@@ -42,8 +42,8 @@ class _Notes:
 def main(arguments: Sequence[str]) -> int:
     """Prints the answer; with --against, both and the token where they part. Exit code 0 whether or not they do."""
     options = _parse(arguments)
-    if has_pictures(options.question):
-        raise UserError("ask compares answers to text only", "use `python -m pipeline run` for pictures")
+    if without_media(options.question) != options.question:
+        raise UserError("ask compares answers to text only", "use `python -m pipeline run` for pictures and sounds")
     recipe = _recipe(options.model, options.overrides)
     with tempfile.TemporaryDirectory(prefix="ask-") as scratch:
         reference = _Reference(recipe, Path(scratch))

@@ -1,4 +1,4 @@
-"""Sounds as the engine's audio models take them: mono, 16 kHz, float32, at most 30 seconds.
+"""Sounds as the engine's audio models take them: mono, 16 kHz, float32, no longer than the model hears.
 
 The engine reads WAV files itself, but takes the first channel only, resamples without a filter, drops a file that it
 cannot read without a word, and makes features that are no numbers of digital silence. So sounds are read here.
@@ -18,23 +18,25 @@ from pipeline.errors import UserError
 
 Wave = npt.NDArray[np.float32]
 RATE = 16000
-LONGEST = 30.0  # seconds that a Whisper encoder has positions for
+LONGEST = 30.0  # seconds that a Whisper encoder has positions for; others say in the product what they take
+MOST = 120.0  # seconds that any of them takes
 SHORTEST = 400 / RATE  # one window of the features
 MOST_BYTES = 100 << 20
 _TAPS = 32  # zero crossings of the resampling filter to each side
 _CHUNK = 1 << 14
 
 
-def read_sound(source: Path | bytes, where: str = "") -> Wave:
+def read_sound(source: Path | bytes, where: str = "", *, longest: float = LONGEST) -> Wave:
     """A WAV file (PCM of 8, 16, 24 or 32 bits) or its bytes; float32 [samples] at 16 kHz. where: its name in errors.
 
+    longest: seconds.
     Raises UserError for a file that is missing or no such WAV, and for a sound that is too long, too short or silent.
     """
     where = where or str(source if isinstance(source, Path) else "the sound")
     samples, rate = _read(source, where)
     seconds = len(samples) / rate
-    if seconds > LONGEST:
-        raise UserError(f"{where} has {seconds:.1f} s; the model hears {LONGEST:g} s at a time", "cut it into pieces")
+    if seconds > longest:
+        raise UserError(f"{where} has {seconds:.1f} s; the model hears {longest:g} s at a time", "cut it into pieces")
     if seconds < SHORTEST:
         raise UserError(f"{where} has {seconds * 1000:.0f} ms, which is too short to hear anything")
     found = resampled(samples, rate)

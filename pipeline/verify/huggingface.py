@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StageFailed
+from pipeline.graph.thinker import SECTION
 from pipeline.graph.towers.loader import loader
 from pipeline.verify.gguf_speed import parsed_once
 
@@ -39,10 +40,11 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
 
 def load_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """transformers' config of a folder that has a config.json."""
+    """transformers' config of a folder that has a config.json; of a model that also speaks, of the part that writes."""
     from transformers import AutoConfig
 
-    return load(AutoConfig, folder, trust_remote_code=trust_remote_code)
+    config = load(AutoConfig, folder, trust_remote_code=trust_remote_code)
+    return getattr(config, SECTION, None) or config
 
 
 def load_model(folder: Path, model: Mapping[str, Any], adapter: Path | None = None, weight: float = 1.0) -> Any:
@@ -59,8 +61,8 @@ def load_model(folder: Path, model: Mapping[str, Any], adapter: Path | None = No
     options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": bool(model.get("trust_remote_code"))}
     if not gguf_file(folder):
         options["use_safetensors"] = None if model.get("allow_pickle") else True
-    auto = loader(None if gguf_file(folder) else load_config(folder, trust_remote_code=options["trust_remote_code"]))
-    loaded = load(auto, folder, **options)
+        options["config"] = load_config(folder, trust_remote_code=options["trust_remote_code"])
+    loaded = load(loader(options.get("config")), folder, **options)
     return (loaded if adapter is None else _merged(loaded, adapter, weight)).eval()
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.media.prompt import tokenize
 from pipeline.mnn.runner import Engine
+from pipeline.verify import thinker
 from pipeline.verify.metrics import Logits, relative_errors
 from pipeline.verify.product import EXACT
 
@@ -78,6 +79,8 @@ def reference_rows(
     processor = loader.from_pretrained(str(source), backend="pil")
     inputs = dict(processor(images=[list(pictures)] if _is_nested(processor) else list(pictures), return_tensors="pt"))
     inputs.pop("num_patches", None)
+    if thinker.is_thinker(model):
+        return thinker.rows(model, ids, pictures=inputs)
     tokens = torch.tensor([list(ids)])
     if "image_grid_thw" in inputs:
         inputs["mm_token_type_ids"] = (tokens == image_token).int()

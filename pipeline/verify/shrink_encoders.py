@@ -11,9 +11,13 @@ FIRST = 256  # ids behind the bytes of the small tokeniser
 ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
 TOKENS = (
     *("<|image|>", "<|video|>", "<|vision_start|>", "<|vision_end|>"),
-    *("<|AUDIO|>", "<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
+    *("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
+    *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
 )
-FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id", "audio_token_id")
+FIELDS = (
+    *("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),
+    *("audio_token_id", "audio_start_token_id", "audio_end_token_id"),
+)
 DEPTHS = ("depth", "num_hidden_layers")
 WIDTHS = ("out_hidden_size",)  # of the encoder's output: the decoder's width
 
@@ -30,6 +34,8 @@ def shrink_encoders(config: Any) -> None:
         _shrink_vision(config, vision)
     if (audio := getattr(config, "audio_config", None)) is not None:
         _cut_depth(audio, LAYERS)
+        if getattr(audio, "output_dim", None):  # of an encoder that projects by itself
+            audio.output_dim = int(config.get_text_config().hidden_size)
     for number, name in enumerate(FIELDS):
         if getattr(config, name, None) is not None:
             setattr(config, name, FIRST + number)

@@ -27,11 +27,15 @@ class SmallEncoder:
 
 @contextmanager
 def small_encoder(
-    kind: str, model: Mapping[str, Any], target: Mapping[str, Any], checkpoint: Path, **section: Any
+    kind: str,
+    model: Mapping[str, Any],
+    target: Mapping[str, Any],
+    checkpoint: Path,
+    sections: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[SmallEncoder]:
     """The copy of the model whose config.json and processor's files are in `checkpoint`; gone afterwards.
 
-    kind: "visual" or "audio". model, target: the recipe's. section: keys of the recipe's section `kind`.
+    kind: "visual" or "audio". model, target: the recipe's. sections: what else of the recipe counts, by section.
     """
     trusted = bool(model["trust_remote_code"])
     config = shrink.shrink(load_config(checkpoint, trust_remote_code=trusted)).config
@@ -44,6 +48,7 @@ def small_encoder(
             if (checkpoint / name).is_file():
                 shutil.copyfile(checkpoint / name, source / name)
         recipe = selfcheck.fp16_recipe(model, target, {"allow_approximate": True})
-        recipe[kind] |= section
+        for name, section in sections.items():
+            recipe[name] |= section
         product = selfcheck.build(source, Path(scratch), recipe, encoders=(kind,))
         yield SmallEncoder(network, config, source, product)

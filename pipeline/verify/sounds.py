@@ -17,11 +17,13 @@ import numpy as np
 
 from pipeline.graph.towers.tower_files import PROCESSORS
 from pipeline.mnn.runner import Engine
+from pipeline.verify import thinker
 from pipeline.verify.metrics import Logits, relative_errors
 from pipeline.verify.product import EXACT
 
 RATE = 16000
-SECONDS = 1.4  # 140 frames: Hugging Face's encoder takes even numbers only
+SECONDS = 1.4  # 140 frames: Qwen2-Audio's encoder takes even numbers only in transformers
+LONG = 4.37  # for Qwen2.5-Omni's, which cuts every two seconds: three chunks, and an odd number of frames
 DECODE = (40, 99, 65, 120)
 Features = Callable[[Logits], Logits]  # a sound, float32 [samples] → float32 [1, 128, frames]
 
@@ -33,10 +35,10 @@ def sine() -> Logits:
     return np.asarray(0.3 * tones + _noise(len(time)), np.float32)
 
 
-def chirp() -> Logits:
-    """A tone that rises from 200 Hz to 3 kHz over a little noise, as long as `sine`."""
-    time = np.arange(int(SECONDS * RATE)) / RATE
-    phase = 2 * np.pi * (200 * time + 1400 * time**2 / SECONDS)
+def chirp(seconds: float = SECONDS) -> Logits:
+    """A tone that rises from 200 Hz to 3 kHz over a little noise, as long as `sine` if nothing is said."""
+    time = np.arange(int(seconds * RATE)) / RATE
+    phase = 2 * np.pi * (200 * time + 1400 * time**2 / seconds)
     return np.asarray(0.5 * np.sin(phase) + _noise(len(time)), np.float32)
 
 
@@ -46,13 +48,16 @@ def _noise(count: int) -> Any:
 
 
 def compare(product: Path, model: Any, source: Path, audio_token: int) -> dict[str, dict[str, float]]:
-    """Errors relative to max|logit| by prompt ("sine", "chirp", "both").
+    """Errors relative to max|logit| by prompt ("sine", "chirp", "both"; "long" for an encoder that works in chunks).
 
     prefill_error, decode_error: on the engine's features. features_error: of both, on Hugging Face's own.
     product: of the model in folder `source`, in fp16. model: the same by Hugging Face, float32.
     """
-    own = extractor(source)
+    chunked = thinker.is_thinker(model)
+    own = thinker.extractor(source) if chunked else extractor(source)
     asked = {"sine": [sine()], "chirp": [chirp()], "both": [chirp()[: RATE // 2], sine()]}
+    if chunked:
+        asked["long"] = [chirp(LONG)]
     found = {}
     with Engine(product, {**EXACT, "thread_num": 1}) as engine:
         for name, sounds in asked.items():
@@ -99,6 +104,8 @@ def reference_rows(model: Any, features: Sequence[Logits], ids: Sequence[int], a
     """float32 [len(ids), vocabulary] by Hugging Face's encoder on `features` and its decoder over the whole."""
     import torch
 
+    if thinker.is_thinker(model):
+        return thinker.rows(model, ids, features)
     base = model.model if hasattr(model.model, "audio_tower") else model
     tokens = torch.tensor([list(ids)])
     with torch.inference_mode():

@@ -12,6 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, Gemma3TextConfig, GPT
 from pipeline.calibrate.stream import Stream
 from pipeline.checkpoint import open_checkpoint
 from pipeline.errors import StageFailed
+from pipeline.verify.huggingface import load_config
+from tests.towers.models import load, write_model
 
 SMALL = {"vocab_size": 96, "num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 48,
          "num_key_value_heads": 1, "max_position_embeddings": 64}
@@ -44,6 +46,18 @@ def test_equals_the_whole_model(family: str, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model(torch.tensor([ids])).logits
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["idefics3", "internvl", "qwen2_5_omni", "qwen3_vl"])
+def test_the_decoder_of_a_model_with_encoders(family: str, tmp_path: Path) -> None:
+    """Text through its layers alone; the encoders, which it does not need, are not even read."""
+    source = write_model(family, tmp_path / "source")
+    stream = Stream(load_config(source), open_checkpoint(source))
+    ids = torch.randint(0, 96, (12,), generator=torch.Generator().manual_seed(0)).tolist()
+    with torch.no_grad():
+        expected = load(source)(torch.tensor([ids])).logits
+    error = (through_layers(stream, ids) - expected).abs().max()
+    assert error < 1e-5 * expected.abs().max()  # of logits up to 90, unlike above
 
 
 def test_only_the_loaded_layer_has_weights(stream: Stream) -> None:

@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -19,10 +25,12 @@ ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in ra
 SPECIALS = (
     *("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
     *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
+    *("<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>"),
 )
 FIRST = 256  # ids of the special tokens begin after the bytes
 START, END, IMAGE, VIDEO = (FIRST + SPECIALS.index(f"<|{name}|>") for name in (
     "vision_start", "vision_end", "image_pad", "video_pad"))  # fmt: skip
+BEFORE, AUDIO, AFTER = (FIRST + SPECIALS.index(f"<|{name}|>") for name in ("audio_bos", "AUDIO", "audio_eos"))
 
 TEXT = {
     "vocab_size": 320,
@@ -91,6 +99,38 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 CONFIGS["smolvlm"] = CONFIGS["idefics3"]
+CONFIGS["qwen2_5_omni"] = {  # the whole of it, as published: what speaks lies beside what sees, hears and writes
+    "thinker_config": {
+        "text_config": {**TEXT, "rope_parameters": MROPE, "tie_word_embeddings": False},
+        "vision_config": CONFIGS["qwen2_5_vl"]["vision_config"],
+        "audio_config": {
+            "d_model": 64, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 128, "output_dim": 128,
+        },
+        "audio_token_index": AUDIO,
+        "audio_start_token_id": BEFORE,
+        "audio_end_token_id": AFTER,
+        "image_token_index": IMAGE,
+        "video_token_index": VIDEO,
+        "vision_start_token_id": START,
+        "vision_end_token_id": END,
+    },
+    "talker_config": {
+        **TEXT, "hidden_size": 64, "head_dim": 16, "num_hidden_layers": 1, "embedding_size": 128,
+        "rope_parameters": {**MROPE, "mrope_section": [2, 3, 3]},
+    },
+    "token2wav_config": {
+        "dit_config": {
+            "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "ff_mult": 1, "emb_dim": 16,
+            "head_dim": 16, "num_embeds": 20, "mel_dim": 8, "enc_dim": 8, "enc_emb_dim": 8,
+            "enc_channels": [8, 8, 8, 8, 24], "enc_attention_channels": 8, "enc_se_channels": 8,
+            "look_ahead_layers": [0], "look_backward_layers": [0],
+        },
+        "bigvgan_config": {
+            "mel_dim": 8, "upsample_initial_channel": 16, "resblock_kernel_sizes": [3], "upsample_rates": [2],
+            "resblock_dilation_sizes": [[1, 3, 5]], "upsample_kernel_sizes": [4],
+        },
+    },
+}  # fmt: skip
 PROCESSORS: dict[str, dict[str, Any]] = {
     "qwen2_vl": {
         "image_processor_type": "Qwen2VLImageProcessor",
@@ -104,6 +144,10 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     },
 }
 PROCESSORS["qwen2_5_vl"] = PROCESSORS["qwen2_vl"]
+PROCESSORS["qwen2_5_omni"] = {
+    **PROCESSORS["qwen2_vl"], "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 128,
+    "sampling_rate": 16000, "hop_length": 160, "n_fft": 400, "chunk_length": 300, "return_attention_mask": True,
+}  # fmt: skip
 PROCESSORS["qwen3_vl"] = {
     **PROCESSORS["qwen2_vl"], "patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "min_pixels": 4096,
 }  # fmt: skip
@@ -142,9 +186,8 @@ def random_model(content: Mapping[str, Any], family: str, seed: int) -> PreTrain
     """float32, its values bfloat16's; wide enough that attention and positions show in the logits."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(family, **content)
-    model: PreTrainedModel = AutoModelForImageTextToText.from_config(
-        config, dtype=torch.float32, attn_implementation="eager"
-    )
+    auto: Any = AutoModelForMultimodalLM if "thinker_config" in content else AutoModelForImageTextToText
+    model: PreTrainedModel = auto.from_config(config, dtype=torch.float32, attn_implementation="eager")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() >= 2:
@@ -160,9 +203,10 @@ def random_model(content: Mapping[str, Any], family: str, seed: int) -> PreTrain
 
 
 def load(folder: Path) -> Any:
-    """The Hugging Face model in float32 with plain attention."""
+    """The Hugging Face model in float32 with plain attention; of Qwen2.5-Omni the thinker."""
+    config = AutoConfig.from_pretrained(folder)
     return AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
+        folder, config=getattr(config, "thinker_config", config), dtype=torch.float32, attn_implementation="eager"
     ).eval()
 
 

@@ -21,6 +21,8 @@ def recipe(**visual: Any) -> dict[str, Any]:
 
 
 def build_family(family: str, work: Path, **visual: Any) -> Path:
-    """`work`/source and the product's folder."""
+    """`work`/source and the product's folder, which sees and does not hear."""
     write_model(family, work / "source")
-    return build(work / "source", work, recipe(**visual), encoders=("visual",))
+    whole = recipe(**visual)
+    whole["audio"]["mode"] = "off"
+    return build(work / "source", work, whole, encoders=("visual",))

@@ -10,16 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.graph.thinker import THINKER, WHOLE, thinker
 
 VISUAL: dict[str, str] = {
     "idefics3": "pipeline.graph.towers.idefics3",
     "internvl": "pipeline.graph.towers.internvl",
+    "qwen2_5_omni": "pipeline.graph.towers.qwen2_5_omni",
     "qwen2_5_vl": "pipeline.graph.towers.qwen2_5_vl",
     "qwen2_vl": "pipeline.graph.towers.qwen2_vl",
     "qwen3_vl": "pipeline.graph.towers.qwen3_vl",
     "smolvlm": "pipeline.graph.towers.idefics3",
 }
 AUDIO: dict[str, str] = {
+    "qwen2_5_omni": "pipeline.graph.towers.qwen2_5_omni_audio",
     "qwen2_audio": "pipeline.graph.towers.qwen2_audio",
 }
 
@@ -42,13 +45,15 @@ SECTIONS = {"visual": ("vision_config",), "audio": ("audio_config",)}
 
 def adapters(model_type: str) -> dict[str, str]:
     """kind ("visual", "audio") → adapter's module, for the encoders that can be built."""
-    found = {"visual": VISUAL.get(model_type), "audio": AUDIO.get(model_type)}
+    family = WHOLE if model_type == THINKER else model_type
+    found = {"visual": VISUAL.get(family), "audio": AUDIO.get(family)}
     return {kind: module for kind, module in found.items() if module}
 
 
 def modalities(config: Mapping[str, Any]) -> list[str]:
     """The encoders that a config.json names, buildable or not: a subset of ["visual", "audio"]."""
-    return [kind for kind, names in SECTIONS.items() if any(isinstance(config.get(name), Mapping) for name in names)]
+    inner = thinker(config)
+    return [kind for kind, names in SECTIONS.items() if any(isinstance(inner.get(name), Mapping) for name in names)]
 
 
 def check(config: Mapping[str, Any], wanted: Mapping[str, bool]) -> None:

@@ -27,30 +27,30 @@ def convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Any:
-    """The rule for torch's conv1d: x [1, channels, T] → [1, out, (T + 2 · padding − k) // stride + 1].
+    """The rule for torch's conv1d: x [batch, channels, T] → [batch, out, (T + 2 · padding − k) // stride + 1].
 
-    Raises UserError for a batch, groups, or a dilation.
+    Raises UserError for groups or a dilation.
     """
     name = tracer.parameter_name(weight)
     if name is None or not tracer.is_symbolic(x):
         return NotImplemented
     out, channels, width = (int(size) for size in weight.shape)
     step, (around,) = _one(stride), (_one(padding),)
-    if int(x.shape[0]) != 1 or groups != 1 or _one(dilation) != 1:
-        raise UserError(f"the encoder's convolution {name} is dilated, grouped or over a batch")
+    if groups != 1 or _one(dilation) != 1:
+        raise UserError(f"the encoder's convolution {name} is dilated or grouped")
     padded = _padded(x, around)
     length = int(padded.shape[2])
     # Ends are counted from the back, so that they fit any length: window j reaches to width − 1 − j before the end.
     copies = [padded[:, :, first : length - (width - 1 - first) : step] for first in range(width)]
-    rows = torch.stack(copies, -1)[0].transpose(0, 1)  # [frames, channels, width], as the weight's columns lie
-    count = int(rows.shape[0])
-    rows = rows.reshape(count, channels * width)
+    rows = torch.stack(copies, -1).transpose(1, 2)  # [batch, frames, channels, width], as the weight's columns lie
+    batch, count = int(rows.shape[0]), int(rows.shape[1])
+    rows = rows.reshape(batch * count, channels * width)
     bias_name = None if bias is None else tracer.parameter_name(bias)
     bias_parts = None if bias_name is None else (Part(bias_name),)
     # Small beside the rest, and the first thing that a sound meets: fp16, as patch embeddings are.
     linear = Linear(name.removesuffix(".weight"), out, channels * width, (Part(name),), bias_parts, keep=True)
-    product = tracer.tensor(fake_linear(tracer, tracer.value(rows), linear, (count, out)))
-    return product.transpose(0, 1)[None]
+    product = tracer.tensor(fake_linear(tracer, tracer.value(rows), linear, (batch * count, out)))
+    return product.reshape(batch, count, out).transpose(1, 2)
 
 
 def average(tracer: Tracer, x: torch.Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *_: Any) -> Any:
@@ -67,6 +67,19 @@ def numbers(x: torch.Tensor) -> torch.Tensor:
     """int64 [T]: 0, 1, 2 … along the second axis of x [1, T, size], for whatever T the engine feeds."""
     ones = (x[0, :, 0] * 0.0) + 1.0
     return ones.cumsum(0).to(torch.int64) - 1
+
+
+def cut_into(x: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """x [1, channels, T], of any T ≥ 1, as chunks [n, channels, size], the last filled up with zeros; and how many of
+    each chunk's frames are the sound's, int64 [n]."""
+    channels = int(x.shape[1])
+    frames = (x[0, 0] * 0.0 + 1.0).sum()[None]
+    first = numbers(x[0, :1, ::size, None]).float() * size
+    place = (first[:, None] + torch.arange(size, dtype=torch.float32)).reshape(-1)
+    place = torch.minimum(place, frames).to(torch.int64)  # all beyond the sound: the one frame of zeros behind it
+    padded = torch.cat([x[0], torch.zeros(channels, 1)], 1)
+    chunks = torch.index_select(padded, 1, place).reshape(channels, -1, size).transpose(0, 1)
+    return chunks, torch.clamp(frames - first, max=float(size)).to(torch.int64)
 
 
 def _padded(x: torch.Tensor, around: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.use.media import picture_tag, tag
 from pipeline.use.prompts import Message, check_messages
 from pipeline.use.sampler import GREEDY, Sampling
-from pipeline.use.sound import Wave, read_sound
+from pipeline.use.sound import MOST, Wave, read_sound
 
 _COMMON = {
     "model", "stream", "stream_options", "temperature", "top_p", "top_k", "min_p", "stop", "max_tokens", "seed",
@@ -168,7 +168,7 @@ def _part(part: Any, sounds: list[Wave], pictures: list[str]) -> str:
         raise BadRequest("input_audio: `data` in base64 and `format` wav are needed")
     try:
         content = base64.b64decode(sound["data"], validate=True)
-        sounds.append(read_sound(content, "input_audio"))
+        sounds.append(read_sound(content, "input_audio", longest=MOST))
     except ValueError:
         raise BadRequest("input_audio: data is not base64") from None
     except UserError as error:
