@@ -265,7 +265,7 @@ def test_sliding_layers_read_the_second_mask() -> None:
     net.graph.outputs = {"1": first, "2": net.attention(q, q, q)}
     choose_mask(net.graph)
     assert net.graph.window == 16
-    assert net.mask.shape == (2, 1, S, S)
+    assert net.mask.shape == (2, 1, 1, S, S)
     gathers = {node.output: int(node.inputs[1].data) for node in net.graph.nodes if node.op == "Gather"}  # type: ignore[arg-type]
     chosen = [gathers[node.inputs[3]] for node in net.graph.nodes if node.op == "FusedAttention"]
     assert chosen == [1, 0]

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 VISUAL: dict[str, str] = {
+    "gemma3": "pipeline.graph.towers.gemma3",
     "idefics3": "pipeline.graph.towers.idefics3",
     "internvl": "pipeline.graph.towers.internvl",
     "qwen2_5_vl": "pipeline.graph.towers.qwen2_5_vl",
@@ -27,7 +28,6 @@ _BOTH_WAYS = "its picture tokens see each other in both directions, for which th
 _LINEAR = "its decoder remembers more than attention's keys and values"
 
 REFUSED: dict[str, str] = {
-    "gemma3": _BOTH_WAYS,
     "gemma4": _BOTH_WAYS,
     "lfm2_vl": _LINEAR,
     "minicpmv4_6": "its resampler needs sizes that the engine feeds to MiniCPM-V's older graphs only",
