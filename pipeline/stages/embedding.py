@@ -72,8 +72,8 @@ def write_table(
     markers = int(embedding.get("markers", 0))
     if markers and bits != 16:
         raise UserError(
-            f"embedding.bits={bits}: a table with columns for positions (visual.positions=exact) is written in 16 bits",
-            "set embedding.bits=16 or visual.positions=engine",
+            f"embedding.bits={bits}: a table with columns for the encoder (docs/multimodal.md) is written in 16 bits",
+            "set embedding.bits=16, or where the columns are for positions visual.positions=engine",
         )
     pieces = _pieces(checkpoint, embedding, log, markers)
     with (out / name).open("wb") as file:

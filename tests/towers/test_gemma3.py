@@ -10,21 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Gemma3Processor, PreTrainedTokenizerFast
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, Gemma3Processor, PreTrainedTokenizerFast
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
 from pipeline.errors import UserError
 from pipeline.graph.towers.export import export
 from pipeline.graph.tracer import Options
 from pipeline.mnn.runner import Engine
-from pipeline.stages import checkpoint
+from pipeline.stages import checkpoint, visual_selfcheck
 from pipeline.use.media import encode
 from pipeline.verify.pictures import draw, reference_rows
 from pipeline.verify.product import EXACT
+from pipeline.verify.selfcheck import build
+from pipeline.verify.shrink import shrink
 from tests.graph.product import Silent
 from tests.mnn.module import run_module
-from tests.towers.models import IMAGE, load, write_model
-from tests.towers.product import build_family
+from tests.towers.models import CONFIGS, IMAGE, PROCESSORS, load, write_model
+from tests.towers.product import recipe
+from tests.verify.helpers import MODEL, TARGET, Notes
 
 torch.set_num_threads(1)
 LIMIT = 1e-5  # of max|logit|
@@ -32,9 +36,12 @@ LIMIT = 1e-5  # of max|logit|
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`source`, `product` and the stages' folders."""
+    """`source`, with the published models' names of tensors, `product` and the stages' folders."""
     folder = tmp_path_factory.mktemp("gemma3")
-    build_family("gemma3", folder)
+    file = write_model("gemma3", folder / "source") / "model.safetensors"
+    named = {name.replace("vision_tower.", "vision_tower.vision_model."): one for name, one in load_file(file).items()}
+    save_file(named, file, {"format": "pt"})
+    build(folder / "source", folder, recipe(), encoders=("visual",))
     return folder
 
 
@@ -142,3 +149,31 @@ def test_pan_and_scan_and_other_sizes_are_refused(tmp_path: Path) -> None:
     ):
         (tmp_path / name).mkdir()
         assert reason in _refusal(tmp_path / name, settings)
+
+
+def test_the_text_part_alone_has_no_columns_for_pictures(tmp_path: Path) -> None:
+    source = write_model("gemma3", tmp_path / "source")
+    product = build(source, tmp_path, recipe(mode="off"))
+    layout = json.loads((tmp_path / "graph" / "layout.json").read_text())
+    assert (layout["hidden_size"], "markers" in layout["embedding"], layout["tied"]) == (128, False, True)
+    with Engine(product, {**EXACT, "thread_num": 1}) as engine:
+        ids = engine.tokenize("more text than the window holds")
+        with torch.inference_mode():
+            rows = load(source)(torch.tensor([ids])).logits[0].numpy()
+        assert_near(engine.logits(ids), rows)
+
+
+def test_the_gates_small_copy_has_small_pictures(tmp_path: Path) -> None:
+    """Twice as many tokens a side as the copy keeps, and a processor that makes pictures of the large size."""
+    vision = {**CONFIGS["gemma3"]["vision_config"], "image_size": 128}
+    config = AutoConfig.for_model("gemma3", **{**CONFIGS["gemma3"], "vision_config": vision, "mm_tokens_per_image": 64})
+    config.save_pretrained(tmp_path)
+    processor = {"image_processor": {**PROCESSORS["gemma3"], "size": {"height": 128, "width": 128}}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(processor))
+    whole = {"model": MODEL, "target": TARGET, "visual": {"positions": "engine"}}
+    visual_selfcheck.run(whole, {"checkpoint": tmp_path}, tmp_path, Notes())
+    told = json.loads((tmp_path / "pictures.json").read_text())
+    assert told["positions"] == "exact"  # the model has none that the engine counts, so no error is excused
+    assert max(error for errors in told["pictures"].values() for error in errors.values()) < LIMIT
+    small = shrink(config).config
+    assert (small.vision_config.image_size, small.mm_tokens_per_image) == (64, 16)

@@ -56,9 +56,9 @@ def _seen(builder: Builder, mask: Value, reach: Value) -> Value:
     whole = builder.emit("Round", [reshape(builder, reach, (1, 1, length, 1))], (1, 1, length, 1))
     steps = builder.emit("Cast", [whole], (1, 1, length, 1), "int32", to="int32")
     own = builder.emit("Sub", [last, behind], (1, 1, length, 1), "int32")
-    limit = builder.emit("Add", [own, steps], (1, 1, length, 1), "int32")
-    beyond = builder.emit("Greater", [place, limit], mask.shape, "bool")
-    within = builder.emit("Not", [beyond], mask.shape, "bool")
+    furthest = builder.emit("Add", [own, steps], (1, 1, length, 1), "int32")
+    beyond = builder.emit("Add", [furthest, constant(1, "int32")], (1, 1, length, 1), "int32")
+    within = builder.emit("Greater", [beyond, place], mask.shape, "bool")
     return builder.emit("And", [hidden, within], mask.shape, "bool")
 
 
