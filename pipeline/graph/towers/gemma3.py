@@ -15,7 +15,7 @@ from transformers import PretrainedConfig
 
 from pipeline.graph.decoder import Decoder, Inputs
 from pipeline.graph.model import Model
-from pipeline.graph.towers.tower import Given, Tensors, Tower, processor, require
+from pipeline.graph.towers.tower import Given, Tensors, Tower, normalisation, processor, require, square_pictures
 from pipeline.graph.tracer import Options
 
 AROUND = "\n\n"  # transformers: Gemma3Processor puts it before the start token of a picture and behind the end token
@@ -62,7 +62,13 @@ def tower(model: Model, folder: Path, options: Options) -> Tower:
         inputs=(Given("input_images", lambda length: (1, 3, side, side)),),
         outputs=("image_embeds",),
         call=call,
-        engine=_engine_keys(config, side, settings),
+        engine={
+            **square_pictures(side),
+            **normalisation(settings),
+            "vision_start": int(config.boi_token_id),
+            "vision_end": int(config.eoi_token_id),
+            "image_pad": int(config.image_token_id),
+        },
         preprocessing={
             "kind": "square",
             "side": side,
@@ -79,17 +85,3 @@ def _check_processor(settings: dict[str, Any], side: int) -> None:
     sides = {int(size.get(name, side)) for name in ("height", "width")}
     require(sides == {side}, f"its processor makes pictures of {size}, its encoder takes {side} x {side}")
     require(not settings.get("do_pan_and_scan"), "its processor cuts pictures up (do_pan_and_scan)")
-
-
-def _engine_keys(config: PretrainedConfig, side: int, settings: dict[str, Any]) -> dict[str, Any]:
-    mean, deviation = settings.get("image_mean", [0.5] * 3), settings.get("image_std", [0.5] * 3)
-    return {
-        "is_visual": True,
-        "image_size": side,
-        "image_size_unit": side,
-        "image_mean": [255.0 * value for value in mean],
-        "image_norm": [1.0 / (255.0 * value) for value in deviation],
-        "vision_start": int(config.boi_token_id),
-        "vision_end": int(config.eoi_token_id),
-        "image_pad": int(config.image_token_id),
-    }
