@@ -284,18 +284,20 @@ def test_tokens_look_ahead_in_masks_that_a_graph_can_read_only() -> None:
         look_ahead(net.graph)
 
 
-def test_a_key_ahead_is_seen_as_far_as_the_reach_goes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layers", [("sliding", "full"), ("sliding",)])
+def test_a_key_ahead_is_seen_as_far_as_the_reach_goes(tmp_path: Path, layers: tuple[str, ...]) -> None:
     """Five new tokens over two cached ones: a picture of two, a token of text, another picture of two; window 3."""
     net = Net()
     q = net.heads(net.linear("q", 8))
     reach = Value((S, 1), name="reach")
-    net.graph.outputs = {"1": net.attention(q, q, q, window=3), "2": net.attention(q, q, q)}
+    net.graph.outputs = {name: net.attention(q, q, q, window=3 if name == "sliding" else 0) for name in layers}
     net.graph.inputs = {"attention_mask": net.mask, "reach": reach}
     net.graph.reach = reach
     choose_mask(net.graph)
+    drop_dead(net.graph)
     look_ahead(net.graph)
     masks = [node.inputs[3] for node in net.graph.nodes if node.op == "FusedAttention"]
-    net.graph.outputs = {"sliding": masks[0], "full": masks[1]}
+    net.graph.outputs = dict(zip(layers, masks, strict=True))
     drop_dead(net.graph)
     onnx_file.write(net.graph, tmp_path / "a.onnx")
     place, keys = np.arange(2, 7)[:, None], np.arange(7)[None]
@@ -305,11 +307,11 @@ def test_a_key_ahead_is_seen_as_far_as_the_reach_goes(tmp_path: Path) -> None:
     given = {"attention_mask": np.stack([causal, windowed])[:, None, None]}
     given["reach"] = np.array([[1], [0], [0], [1], [0]], np.float32)
     Converter(tmp_path / "log").onnx_to_mnn(tmp_path / "a.onnx", tmp_path / "a.mnn", True)
-    found = run_module(tmp_path / "a.mnn", given, ["sliding", "full"], tmp_path / "run")
+    found = run_module(tmp_path / "a.mnn", given, layers, tmp_path / "run")
     for seen in (causal, windowed):
         seen[0, 3] = seen[3, 6] = 0
-    np.testing.assert_array_equal(found["full"][0, 0], causal)
-    np.testing.assert_array_equal(found["sliding"][0, 0], windowed)
+    for name, expected in zip(layers, (windowed, causal), strict=False):
+        np.testing.assert_array_equal(found[name][0, 0], expected)
 
 
 def test_different_windows_are_refused() -> None:

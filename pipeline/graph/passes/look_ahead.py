@@ -31,18 +31,22 @@ def look_ahead(graph: Graph) -> None:
     masks = list(dict.fromkeys(node.inputs[3] for node in layers))
     first = min(graph.nodes.index(node) for node in layers)
     after, graph.nodes = graph.nodes[first:], graph.nodes[:first]
-    seen = _seen(Builder(graph), _full_mask(graph), graph.reach)
-    wider = {mask: _where(Builder(graph), seen, mask) for mask in masks}
+    builder = Builder(graph)
+    seen = _seen(builder, _full_mask(builder), graph.reach)
+    wider = {mask: builder.emit("Where", [seen, constant(0.0), mask], mask.shape) for mask in masks}
     graph.nodes += after
     for node in layers:
         node.inputs[3] = wider[node.inputs[3]]
     graph.reach = None
 
 
-def _full_mask(graph: Graph) -> Value:
-    """The mask without a window, [1, 1, L, keys], which choose_mask has put first."""
-    node = next(node for node in graph.nodes if node.inputs[0] is graph.inputs["attention_mask"])
-    return node.output
+def _full_mask(builder: Builder) -> Value:
+    """The mask without a window, [1, 1, L, keys]: the first of the engine's two, whether a layer reads it or not."""
+    mask = builder.graph.inputs["attention_mask"]
+    for node in builder.graph.nodes:
+        if node.op == "Gather" and node.inputs[0] is mask and node.inputs[1].data == 0:
+            return node.output
+    return builder.emit("Gather", [mask, constant(0, "int32")], mask.shape[1:], axis=0)
 
 
 def _seen(builder: Builder, mask: Value, reach: Value) -> Value:
@@ -64,7 +68,3 @@ def _seen(builder: Builder, mask: Value, reach: Value) -> Value:
 
 def _reduce(builder: Builder, op: str, value: Value, axis: int, shape: Sequence[Size]) -> Value:
     return builder.emit(op, [value], shape, value.dtype, axes=(axis,), keepdims=1)
-
-
-def _where(builder: Builder, seen: Value, mask: Value) -> Value:
-    return builder.emit("Where", [seen, constant(0.0), mask], mask.shape)
