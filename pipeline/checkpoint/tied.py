@@ -28,7 +28,7 @@ def lm_head_bits(quant: Mapping[str, Any], name: str) -> int:
 def why_not_tied(layout: Mapping[str, Any], quant: Mapping[str, Any]) -> str:
     """The reason why the embedding cannot be read from the lm_head's weights, or "" if it can."""
     if layout["embedding"].get("markers"):
-        return "the table's rows carry columns (positions, token types) that the lm_head's have not"
+        return "the table's rows carry further columns (for the encoder, for token types), which the lm_head's have not"
     if not layout.get("tied"):
         return "the model has an lm_head of its own, not tied to the embedding"
     head = next((linear for linear in layout["linears"] if linear["name"] == layout["lm_head"]), None)

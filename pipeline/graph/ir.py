@@ -106,7 +106,8 @@ class Node:
 class Graph:
     """Nodes in topological order, named inputs and outputs, and the tables and experts that placeholders refer to.
 
-    window: the sliding window of the layers that have one; 0 if none has.
+    window: the sliding window of the layers that have one; 0 if none has. reach: float32 [L, 1], how many of the next
+    tokens each token sees although they come after it (`passes/look_ahead.py`); None where attention is causal.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -115,6 +116,7 @@ class Graph:
     tables: dict[str, Table] = field(default_factory=dict)
     experts: dict[str, Experts] = field(default_factory=dict)
     window: int = 0
+    reach: Value | None = None
 
     def producers(self) -> dict[Value, Node]:
         """Value → the node that writes it (inputs and constants have none)."""

@@ -85,10 +85,14 @@ class _Linears:
         return result
 
     def matmul(self, tracer: Tracer, x: torch.Tensor, other: torch.Tensor) -> Any:
-        """x @ parameter.T."""
-        if id(other) not in self._turned:
+        """x @ parameter.T, and x @ parameter with its rows as inputs."""
+        if id(other) in self._turned:
+            return self.linear(tracer, x, self._turned[id(other)][1])
+        name = tracer.parameter_name(other)
+        if name is None or not tracer.is_symbolic(x) or other.dim() != 2:
             return NotImplemented
-        return self.linear(tracer, x, self._turned[id(other)][1])
+        keep = not issubclass(self.modules[name], torch.nn.Linear)
+        return _emit(tracer, x, other, name, None, keep, transpose=True)
 
     def addmm(self, tracer: Tracer, bias: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, **scales: Any) -> Any:
         """GPT-2's Conv1D: bias + x @ weight with weight [in, out]."""

@@ -53,12 +53,14 @@ class Call:
 class Options:
     """fuse_rope: emit RoPE placeholders (they need the converter's C4 pass). allow_approximate: as in the recipe.
 
-    exact_positions: the graph works out itself where pictures put the tokens after them (`visual.positions`).
+    exact_positions: the graph works out itself where pictures put the tokens after them (`visual.positions`). pictures:
+    the model's vision encoder is built, so the decoder meets its rows.
     """
 
     fuse_rope: bool = True
     allow_approximate: bool = False
     exact_positions: bool = False
+    pictures: bool = False
 
 
 Lowering = Callable[["Tracer", Call], "Value | Sequence[Value]"]

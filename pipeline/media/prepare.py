@@ -36,7 +36,7 @@ def prepare(picture: Image, facts: Mapping[str, Any], size: tuple[int, int] | No
     """
     if size is not None and not all(0 < side <= LARGEST_SIDE for side in size):
         raise UserError(f"<hw>{size[0]}, {size[1]}</hw> is no size of a picture", f"give 1 to {LARGEST_SIDE} pixels")
-    return {"smart_resize": _smart, "tiles": _tiles, "stacked_tiles": _stacked}[facts["kind"]](picture, facts, size)
+    return _KINDS[facts["kind"]](picture, facts, size)
 
 
 def _smart(picture: Image, facts: Mapping[str, Any], size: tuple[int, int] | None) -> Prepared:
@@ -81,6 +81,11 @@ def _stacked(picture: Image, facts: Mapping[str, Any], size: tuple[int, int] | N
     return Prepared((stack,))
 
 
+def _square(picture: Image, facts: Mapping[str, Any], size: tuple[int, int] | None) -> Prepared:
+    """One size for every picture, whatever its shape and whatever was asked for."""
+    return Prepared((_resized(picture, int(facts["side"]), int(facts["side"]), facts),))
+
+
 def _cut(picture: Image, side: int, row: int, column: int) -> Image:
     return picture.crop((column * side, row * side, (column + 1) * side, (row + 1) * side))
 
@@ -91,3 +96,6 @@ def _resized(picture: Image, height: int, width: int, facts: Mapping[str, Any]) 
     if picture.size == (width, height):
         return picture
     return picture.resize((width, height), Image.Resampling(int(facts["resample"])))
+
+
+_KINDS = {"smart_resize": _smart, "tiles": _tiles, "stacked_tiles": _stacked, "square": _square}

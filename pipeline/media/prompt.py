@@ -66,8 +66,8 @@ def tokenize(
     prepared = [_prepared(name, facts, allow_net) for name in names]
     words = [_write(one, scratch, number) for number, one in enumerate(prepared)]
     if facts["kind"] != "tiles":
-        pieces = iter(words)
-        return engine.tokenize(_PICTURE.sub(lambda _: "".join(next(pieces)), text)), len(names)
+        pieces = iter(["".join((facts.get("before", ""), *group, facts.get("after", ""))) for group in words])
+        return engine.tokenize(_PICTURE.sub(lambda _: next(pieces), text)), len(names)
     for word in (word for group in words for word in group):
         engine.tokenize(word)  # for the embedding that the engine then holds; the ids come from the model's own prompt
     expanded = iter([_expanded(one, facts) for one in prepared])

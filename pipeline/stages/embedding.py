@@ -72,9 +72,9 @@ def write_table(
     markers = int(embedding.get("markers", 0))
     if markers and bits != 16:
         raise UserError(
-            f"embedding.bits={bits}: a table with columns for positions (visual.positions=exact) or token types is "
+            f"embedding.bits={bits}: a table with columns for the encoder or for token types (docs/multimodal.md) is "
             "written in 16 bits",
-            "set embedding.bits=16, or for pictures visual.positions=engine",
+            "set embedding.bits=16, or where the columns are for positions visual.positions=engine",
         )
     pieces = _pieces(checkpoint, embedding, log, markers)
     with (out / name).open("wb") as file:

@@ -58,6 +58,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     options = Options(
         fuse_rope=fuse_c4,
         allow_approximate=bool(config["graph"]["allow_approximate"]),
+        pictures=visual.get("mode") == "auto" and "visual" in (config["model"].get("modalities") or []),
         exact_positions=visual.get("mode") == "auto" and visual.get("positions") == "exact",
     )
     refuse_forgotten(inputs["checkpoint"], config)

@@ -78,12 +78,15 @@ def reference_rows(
     loader: Any = AutoImageProcessor
     processor = loader.from_pretrained(str(source), backend="pil")
     inputs = dict(processor(images=[list(pictures)] if _is_nested(processor) else list(pictures), return_tensors="pt"))
-    inputs.pop("num_patches", None)
+    for count in ("num_patches", "num_crops"):
+        inputs.pop(count, None)
     if thinker.is_thinker(model):
         return thinker.rows(model, ids, pictures=inputs)
     tokens = torch.tensor([list(ids)])
     if "image_grid_thw" in inputs:
         inputs["mm_token_type_ids"] = (tokens == image_token).int()
+    elif model.config.model_type == "gemma3":  # by these its picture tokens see each other in both directions
+        inputs["token_type_ids"] = (tokens == image_token).int()
     with torch.inference_mode():
         logits: Logits = model(input_ids=tokens, use_cache=False, **inputs).logits[0].float().numpy()
     return logits

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+from pipeline.graph.towers.tower_files import PROCESSORS
+
 LAYERS = 2
+TOKENS_A_SIDE = 4  # of a picture that has one size only
 DEEPSTACK = 3  # the first decoder layers take these features: the small decoder must have as many, and one more
 FIRST = 256  # ids behind the bytes of the small tokeniser
 ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
 TOKENS = (
     *("<|image|>", "<|video|>", "<|vision_start|>", "<|vision_end|>"),
-    *("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
+    *("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<start_of_image>", "<end_of_image>"),
     *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
 )
 FIELDS = (
     *("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),
     *("audio_token_id", "audio_start_token_id", "audio_end_token_id"),
+    *("boi_token_id", "eoi_token_id"),
 )
 DEPTHS = ("depth", "num_hidden_layers")
 WIDTHS = ("out_hidden_size",)  # of the encoder's output: the decoder's width
@@ -58,8 +64,35 @@ def _shrink_vision(config: Any, vision: Any) -> None:
     for name in WIDTHS:
         if getattr(vision, name, None):
             setattr(vision, name, hidden)
+    if getattr(config, "mm_tokens_per_image", None):
+        _shrink_square(config, vision)
     if config.model_type == "qwen2_vl":  # its encoder calls its output's width so
         vision.hidden_size = hidden
+
+
+def _shrink_square(config: Any, vision: Any) -> None:
+    """Smaller pictures (Gemma 3's have 4,096 patches each), as many patches to a token as before."""
+    tokens = int(config.mm_tokens_per_image**0.5)
+    few = min(tokens, TOKENS_A_SIDE)
+    config.mm_tokens_per_image = few * few
+    vision.image_size = int(vision.image_size) * few // tokens
+
+
+def copy_processors(checkpoint: Path, folder: Path, config: Any) -> None:
+    """The processor's files, with the size of the small model's pictures where that has been cut."""
+    for name in PROCESSORS:
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, folder / name)
+            if getattr(config, "mm_tokens_per_image", None):
+                _write_side(folder / name, int(config.vision_config.image_size))
+
+
+def _write_side(file: Path, side: int) -> None:
+    content = json.loads(file.read_text("utf-8"))
+    for settings in (content, content.get("image_processor", {})):
+        if "size" in settings:
+            settings["size"] = {"height": side, "width": side}
+    file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 def plain_tokens(config: Any, ids: list[int]) -> list[int]:

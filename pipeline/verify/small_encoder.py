@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.graph.towers.tower_files import PROCESSORS
 from pipeline.verify import random_model, selfcheck, shrink, shrink_encoders
 from pipeline.verify.huggingface import load_config
 
@@ -44,9 +42,7 @@ def small_encoder(
         network = random_model.random_model(config)
         random_model.write_folder(network, source, checkpoint)
         shrink_encoders.write_tokenizer(source)
-        for name in PROCESSORS:
-            if (checkpoint / name).is_file():
-                shutil.copyfile(checkpoint / name, source / name)
+        shrink_encoders.copy_processors(checkpoint, source, config)
         recipe = selfcheck.fp16_recipe(model, target, {"allow_approximate": True})
         for name, section in sections.items():
             recipe[name] |= section

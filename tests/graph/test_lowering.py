@@ -11,8 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.errors import UserError
+from pipeline.graph import onnx_file
 from pipeline.graph.lowering import LOWERINGS
+from pipeline.mnn.converter import Converter
 from tests.graph.evaluate import SEQUENCE, run, trace
+from tests.mnn.module import run_module
 
 LENGTH = 11
 X = (1, SEQUENCE, 8)
@@ -155,6 +158,22 @@ def test_refused_with_the_reason(name: str) -> None:
     function, reason = REFUSED[name]
     with pytest.raises(UserError, match=reason):
         trace(function, [X])
+
+
+def test_comparisons_on_the_engine(tmp_path: Path) -> None:
+    """The engine's Less of floats is wrong where its AVX2 code runs, so no comparison may come down to it."""
+
+    def compared(x: torch.Tensor) -> torch.Tensor:
+        first = x[..., :1]
+        found = [x < first, x <= first, x > first, x >= first, x == first, x != first, x < 0.0, x >= 0.0]
+        return torch.stack([one.float() for one in found], -1)
+
+    graph = trace(compared, [X])
+    onnx_file.write(graph, tmp_path / "a.onnx")
+    Converter(tmp_path / "log").onnx_to_mnn(tmp_path / "a.onnx", tmp_path / "a.mnn", True)
+    x = torch.randint(-2, 3, (1, LENGTH, 8), generator=torch.Generator().manual_seed(0)).float()
+    found = run_module(tmp_path / "a.mnn", {"x0": x.numpy()}, ["y"], tmp_path / "run")["y"]
+    np.testing.assert_array_equal(found, compared(x).numpy())
 
 
 def test_constants_are_computed_at_once() -> None:

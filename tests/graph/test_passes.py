@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
+from pipeline.graph import onnx_file
 from pipeline.graph.ir import CUSTOM_DOMAIN, Builder, Graph, Grows, Linear, Part, Value, constant
 from pipeline.graph.moves import cut, reshape, transpose
 from pipeline.graph.passes.attention_mask import choose_mask
@@ -19,11 +20,14 @@ from pipeline.graph.passes.dead import drop_dead
 from pipeline.graph.passes.head_gamma import part_head_gammas
 from pipeline.graph.passes.interleaved_rope import permute_rows
 from pipeline.graph.passes.linear_input import drop_linear_reshapes
+from pipeline.graph.passes.look_ahead import look_ahead
 from pipeline.graph.passes.positions import check_positions
 from pipeline.graph.passes.reshapes import join_reshapes
 from pipeline.graph.passes.split_linear import split_linears
 from pipeline.graph.passes.transposes import cancel_transposes
+from pipeline.mnn.converter import Converter
 from tests.graph.evaluate import SEQUENCE, run, trace
+from tests.mnn.module import run_module
 
 S = Grows(1)
 X = (1, SEQUENCE, 8)
@@ -265,10 +269,49 @@ def test_sliding_layers_read_the_second_mask() -> None:
     net.graph.outputs = {"1": first, "2": net.attention(q, q, q)}
     choose_mask(net.graph)
     assert net.graph.window == 16
-    assert net.mask.shape == (2, 1, S, S)
+    assert net.mask.shape == (2, 1, 1, S, S)
     gathers = {node.output: int(node.inputs[1].data) for node in net.graph.nodes if node.op == "Gather"}  # type: ignore[arg-type]
     chosen = [gathers[node.inputs[3]] for node in net.graph.nodes if node.op == "FusedAttention"]
     assert chosen == [1, 0]
+
+
+def test_tokens_look_ahead_in_masks_that_a_graph_can_read_only() -> None:
+    net = Net()
+    _layer(net, 1.0)
+    net.graph.reach = net.builder.emit("Identity", [net.x], (S, 1))
+    choose_mask(net.graph)
+    with pytest.raises(UserError, match="none of its layers has a sliding window"):
+        look_ahead(net.graph)
+
+
+@pytest.mark.parametrize("layers", [("sliding", "full"), ("sliding",)])
+def test_a_key_ahead_is_seen_as_far_as_the_reach_goes(tmp_path: Path, layers: tuple[str, ...]) -> None:
+    """Five new tokens over two cached ones: a picture of two, a token of text, another picture of two; window 3."""
+    net = Net()
+    q = net.heads(net.linear("q", 8))
+    reach = Value((S, 1), name="reach")
+    net.graph.outputs = {name: net.attention(q, q, q, window=3 if name == "sliding" else 0) for name in layers}
+    net.graph.inputs = {"attention_mask": net.mask, "reach": reach}
+    net.graph.reach = reach
+    choose_mask(net.graph)
+    drop_dead(net.graph)
+    look_ahead(net.graph)
+    masks = [node.inputs[3] for node in net.graph.nodes if node.op == "FusedAttention"]
+    net.graph.outputs = dict(zip(layers, masks, strict=True))
+    drop_dead(net.graph)
+    onnx_file.write(net.graph, tmp_path / "a.onnx")
+    place, keys = np.arange(2, 7)[:, None], np.arange(7)[None]
+    lowest = np.finfo(np.float32).min
+    causal = np.where(keys > place, lowest, 0).astype(np.float32)
+    windowed = np.where((keys > place) | (keys <= place - 3), lowest, 0).astype(np.float32)
+    given = {"attention_mask": np.stack([causal, windowed])[:, None, None]}
+    given["reach"] = np.array([[1], [0], [0], [1], [0]], np.float32)
+    Converter(tmp_path / "log").onnx_to_mnn(tmp_path / "a.onnx", tmp_path / "a.mnn", True)
+    found = run_module(tmp_path / "a.mnn", given, layers, tmp_path / "run")
+    for seen in (causal, windowed):
+        seen[0, 3] = seen[3, 6] = 0
+    for name, expected in zip(layers, (windowed, causal), strict=False):
+        np.testing.assert_array_equal(found[name][0, 0], expected)
 
 
 def test_different_windows_are_refused() -> None:

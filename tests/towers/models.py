@@ -25,7 +25,7 @@ ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in ra
 SPECIALS = (
     *("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
     *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
-    *("<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>"),
+    *("<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>", "<start_of_image>", "<end_of_image>"),
 )
 FIRST = 256  # ids of the special tokens begin after the bytes
 START, END, IMAGE, VIDEO = (FIRST + SPECIALS.index(f"<|{name}|>") for name in (
@@ -53,6 +53,21 @@ QWEN_TOKENS = {
 MROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
 
 CONFIGS: dict[str, dict[str, Any]] = {
+    "gemma3": {
+        "text_config": {
+            **TEXT, "num_hidden_layers": 3, "head_dim": 32, "query_pre_attn_scalar": 48, "sliding_window": 12,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+        "vision_config": {
+            "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "image_size": 64, "patch_size": 8, "vision_use_head": False,
+        },
+        "mm_tokens_per_image": 16,  # more than the window holds
+        "boi_token_index": FIRST + SPECIALS.index("<start_of_image>"),
+        "eoi_token_index": FIRST + SPECIALS.index("<end_of_image>"),
+        "image_token_index": IMAGE,
+        "tie_word_embeddings": True,
+    },
     "idefics3": {
         "text_config": {**TEXT, "model_type": "llama"},
         "vision_config": {
@@ -159,6 +174,14 @@ PROCESSORS["idefics3"] = {
     "image_std": [0.5] * 3,
     "resample": 1,
     "do_image_splitting": True,
+}
+PROCESSORS["gemma3"] = {
+    "image_processor_type": "Gemma3ImageProcessor",
+    "size": {"height": 64, "width": 64},
+    "resample": 2,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+    "do_pan_and_scan": None,
 }
 PROCESSORS["internvl"] = {
     "image_processor_type": "GotOcr2ImageProcessor",

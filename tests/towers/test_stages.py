@@ -61,7 +61,7 @@ def test_an_encoder_that_the_recipe_forgets_is_no_text_model(tmp_path: Path) -> 
     refuse_forgotten(tmp_path, {"model": {"modalities": []}, "visual": {"mode": "off"}})
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("gemma3", "both directions"), ("llava", "no adapter")])
+@pytest.mark.parametrize(("kind", "reason"), [("paligemma", "both directions"), ("llava", "no adapter")])
 def test_families_without_an_adapter_are_refused_with_the_reason(kind: str, reason: str) -> None:
     config = {"model_type": kind, "vision_config": {}}
     with pytest.raises(UserError, match=reason):

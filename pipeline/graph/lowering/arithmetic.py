@@ -57,15 +57,18 @@ def unary(op: str) -> Lowering:
     return lower
 
 
-def compare(op: str, negate: bool = False) -> Lowering:
-    """`self` op `other` → bool; the operands are compared as floats if one is a float."""
+def compare(op: str, negate: bool = False, swap: bool = False) -> Lowering:
+    """`self` op `other` → bool; the operands are compared as floats if one is a float.
+
+    swap: `other` op `self`, for < and ≥: the engine's own Less of floats is wrong on x86 (3.6.1, its AVX2 code).
+    """
 
     def lower(tracer: Tracer, call: Call) -> Value:
         sides = call["self"], call["other"]
         is_float = any(
             side.dtype in _FLOATS if isinstance(side, torch.Tensor) else isinstance(side, float) for side in sides
         )
-        inputs = [_operand(tracer, side, "float32" if is_float else "int32") for side in sides]
+        inputs = [_operand(tracer, side, "float32" if is_float else "int32") for side in sides[:: -1 if swap else 1]]
         result = tracer.emit(op, inputs, call.result.shape, "bool")
         return tracer.emit("Not", [result], call.result.shape, "bool") if negate else result
 
@@ -203,10 +206,10 @@ LOWERINGS: dict[str, Lowering] = {
     "aten::pow": _pow,
     "aten::eq": compare("Equal"),
     "aten::ne": compare("Equal", negate=True),
-    "aten::lt": compare("Less"),
+    "aten::lt": compare("Greater", swap=True),
     "aten::le": compare("Greater", negate=True),
     "aten::gt": compare("Greater"),
-    "aten::ge": compare("Less", negate=True),
+    "aten::ge": compare("Greater", negate=True, swap=True),
     "aten::logical_and": logical("And"),
     "aten::logical_or": logical("Or"),
     "aten::logical_not": logical("Not"),

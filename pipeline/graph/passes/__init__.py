@@ -11,6 +11,7 @@ from pipeline.graph.passes.dead import drop_dead
 from pipeline.graph.passes.head_gamma import part_head_gammas
 from pipeline.graph.passes.interleaved_rope import permute_rows
 from pipeline.graph.passes.linear_input import drop_linear_reshapes
+from pipeline.graph.passes.look_ahead import look_ahead
 from pipeline.graph.passes.order import order_nodes
 from pipeline.graph.passes.positions import check_positions
 from pipeline.graph.passes.reshapes import join_reshapes
@@ -21,6 +22,7 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
     choose_mask,
     drop_dead,
     check_positions,
+    look_ahead,
     cancel_transposes,
     part_head_gammas,
     join_reshapes,

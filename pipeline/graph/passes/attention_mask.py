@@ -26,7 +26,7 @@ def choose_mask(graph: Graph) -> None:
     if not windows:
         return
     mask = graph.inputs["attention_mask"]
-    mask.shape = (2, *mask.shape[1:])
+    mask.shape = (2, *mask.shape)
     chosen = {}
     for number in (0, 1):
         chosen[number] = Value(mask.shape[1:])

@@ -7,7 +7,7 @@ from pipeline.graph.ir import Graph, Value
 
 def drop_dead(graph: Graph) -> None:
     """Removes them, last first."""
-    needed: set[Value] = set(graph.outputs.values())
+    needed: set[Value] = {*graph.outputs.values(), *([] if graph.reach is None else [graph.reach])}
     kept = []
     for node in reversed(graph.nodes):
         if needed.intersection(node.outputs):

@@ -2,7 +2,8 @@
 
 transformers hands whole q, k and v to an attention whose name contains "flash", with sequence boundaries in
 `cu_seq_lens_q`; adapters put the engine's additive mask in the boundaries' place, so each layer gets its own. The
-engine's op takes a batch of one and reads a missing mask as causal, hence the second form.
+engine's op takes a batch of one, so several pictures at once are products. It reads a missing mask as causal: a single
+picture without one gets zeros, for as products the scores of Gemma 3's 4,096 patches would take a gigabyte.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def attention(
     factor = size**-0.5 if scaling is None else scaling
     mask = attention_mask if cu_seq_lens_q is None else cu_seq_lens_q
     tracer = active()
+    if mask is None and query.shape[0] == 1:
+        mask = _nothing_hidden(tracer, query)
     if mask is not None and tracer.is_symbolic(mask):
         return _fused(tracer, query * (factor * math.sqrt(size)), key, value, mask), None
     if mask is not None:
@@ -44,6 +47,17 @@ def attention(
         key, value = (item.repeat_interleave(groups, dim=1) for item in (key, value))
     scores = torch.matmul(query, key.transpose(2, 3)) * factor
     return torch.matmul(scores.softmax(-1), value).transpose(1, 2), None
+
+
+def _nothing_hidden(tracer: Tracer, query: torch.Tensor) -> torch.Tensor:
+    """float32 [1, 1, N, N] of zeros, one for all layers; they depend on the picture (by nothing), or else the graph
+    file would hold them."""
+    count = int(query.shape[2])
+    for node in tracer.graph.nodes:
+        if node.op == "FusedAttention" and node.inputs[3].shape == (1, 1, count, count):
+            return tracer.tensor(node.inputs[3])
+    zero = query[:, :1, :, :1] * 0
+    return zero + zero.transpose(2, 3)
 
 
 def _fused(

@@ -25,7 +25,7 @@ from pipeline.graph.passes.dead import drop_dead
 from pipeline.graph.passes.linear_input import drop_linear_reshapes
 from pipeline.graph.passes.order import order_nodes
 from pipeline.graph.passes.reshapes import join_reshapes
-from pipeline.graph.towers import attention, families, frames, patches, tables
+from pipeline.graph.towers import attention, families, frames, patches, pooling, tables
 from pipeline.graph.towers.lowering import LOWERINGS
 from pipeline.graph.towers.tower import Tower
 from pipeline.graph.tracer import Options, Tracer
@@ -125,4 +125,4 @@ def _rules(classes: dict[str, type]) -> dict[Any, Any]:
     head = Head(-1, -1, "", nothing, nothing, nothing)
     rules: dict[Any, Any] = function_rules(head, classes)
     images = {F.conv2d: patches.convolution, F.conv3d: patches.convolution}
-    return rules | images | frames.RULES | {F.embedding: tables.embedding}
+    return rules | images | frames.RULES | pooling.RULES | {F.embedding: tables.embedding}

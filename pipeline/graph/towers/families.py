@@ -13,6 +13,7 @@ from pipeline.errors import UserError
 from pipeline.graph.thinker import THINKER, WHOLE, thinker
 
 VISUAL: dict[str, str] = {
+    "gemma3": "pipeline.graph.towers.gemma3",
     "idefics3": "pipeline.graph.towers.idefics3",
     "internvl": "pipeline.graph.towers.internvl",
     "qwen2_5_omni": "pipeline.graph.towers.qwen2_5_omni",
@@ -26,16 +27,14 @@ AUDIO: dict[str, str] = {
     "qwen2_audio": "pipeline.graph.towers.qwen2_audio",
 }
 
-_BOTH_WAYS = "its picture tokens see each other in both directions, for which the engine's decoder has no mask"
 _LINEAR = "its decoder remembers more than attention's keys and values"
 
 REFUSED: dict[str, str] = {
-    "gemma3": _BOTH_WAYS,
-    "gemma4": _BOTH_WAYS,
+    "gemma4": "no adapter for its encoders and its embeddings by layer is written",
     "lfm2_vl": _LINEAR,
     "minicpmv4_6": "its resampler needs sizes that the engine feeds to MiniCPM-V's older graphs only",
     "minicpmv4_7": "its resampler needs sizes that the engine feeds to MiniCPM-V's older graphs only",
-    "paligemma": _BOTH_WAYS,
+    "paligemma": "all tokens of its prompt see each other in both directions, for which no engine mask can be widened",
     "qwen3_5": _LINEAR,
 }
 

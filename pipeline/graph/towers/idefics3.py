@@ -8,10 +8,18 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from pipeline.errors import UserError
 from pipeline.graph.decoder import Decoder
 from pipeline.graph.model import Model
-from pipeline.graph.towers.tower import Given, Tensors, Tower, processor, token_ids, token_text
+from pipeline.graph.towers.tower import (
+    Given,
+    Tensors,
+    Tower,
+    normalisation,
+    picture_tokens,
+    processor,
+    square_pictures,
+    token_text,
+)
 from pipeline.graph.tracer import Options
 
 FAKE, GLOBAL = "<fake_token_around_image>", "<global-img>"
@@ -60,19 +68,13 @@ def tower(model: Model, folder: Path, options: Options) -> Tower:
 
 
 def _engine_keys(config: PretrainedConfig, side: int, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    ids = token_ids(folder, (FAKE, GLOBAL))
-    if len(ids) < 2:
-        raise UserError(f"the tokenizer has no {FAKE} or no {GLOBAL}, which stand around this model's pictures")
-    mean, deviation = settings.get("image_mean", [0.5] * 3), settings.get("image_std", [0.5] * 3)
+    fake, whole = picture_tokens(folder, FAKE, GLOBAL)
     return {
-        "is_visual": True,
-        "image_size": side,
-        "image_size_unit": side,
+        **square_pictures(side),
+        **normalisation(settings),
         "image_max_size": int((settings.get("size") or {}).get("longest_edge", 4 * side)),
-        "image_mean": [255.0 * value for value in mean],
-        "image_norm": [1.0 / (255.0 * value) for value in deviation],
-        "vision_start": ids[FAKE],
-        "vision_end": ids[FAKE],
-        "global_image": ids[GLOBAL],
+        "vision_start": fake,
+        "vision_end": fake,
+        "global_image": whole,
         "image_pad": int(config.image_token_id),
     }

@@ -12,10 +12,18 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from pipeline.errors import UserError
 from pipeline.graph.decoder import Decoder
 from pipeline.graph.model import Model
-from pipeline.graph.towers.tower import Given, Tensors, Tower, processor, require, token_ids
+from pipeline.graph.towers.tower import (
+    Given,
+    Tensors,
+    Tower,
+    normalisation,
+    picture_tokens,
+    processor,
+    require,
+    square_pictures,
+)
 from pipeline.graph.tracer import Options
 
 START, END = "<img>", "</img>"
@@ -74,18 +82,11 @@ def _side(size: Any) -> int:
 
 
 def _engine_keys(config: PretrainedConfig, side: int, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    ids = token_ids(folder, (START, END))
-    if len(ids) < 2:
-        raise UserError(f"the tokenizer has no {START} or no {END}, which stand around this model's pictures")
-    mean = settings.get("image_mean", IMAGENET_MEAN)
-    deviation = settings.get("image_std", IMAGENET_DEVIATION)
+    start, end = picture_tokens(folder, START, END)
     return {
-        "is_visual": True,
-        "image_size": side,
-        "image_size_unit": side,
-        "image_mean": [255.0 * value for value in mean],
-        "image_norm": [1.0 / (255.0 * value) for value in deviation],
-        "vision_start": ids[START],
-        "vision_end": ids[END],
+        **square_pictures(side),
+        **normalisation(settings, IMAGENET_MEAN, IMAGENET_DEVIATION),
+        "vision_start": start,
+        "vision_end": end,
         "image_pad": int(config.image_token_id),
     }

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 from pipeline.graph.decoder import Decoder, Inputs
 from pipeline.graph.model import Model, positions
 from pipeline.graph.towers import qwen_positions
-from pipeline.graph.towers.tower import Given, Tensors, Tower, processor, require
+from pipeline.graph.towers.tower import HALF, Given, Tensors, Tower, normalisation, processor, require
 from pipeline.graph.tracer import Options
 
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
@@ -106,14 +106,11 @@ def engine_keys(config: PretrainedConfig, folder: Path, centred: bool = False) -
 
     Where that says none they are transformers' defaults: CLIP's, or 0.5 and 0.5 for a model that is `centred`.
     """
-    settings = processor(folder)
-    mean = settings.get("image_mean", [0.5] * 3 if centred else CLIP_MEAN)
-    deviation = settings.get("image_std", [0.5] * 3 if centred else CLIP_DEVIATION)
+    usual = (HALF, HALF) if centred else (CLIP_MEAN, CLIP_DEVIATION)
     return {
         "is_visual": True,
         "image_size": 420,
-        "image_mean": [255.0 * value for value in mean],
-        "image_norm": [1.0 / (255.0 * value) for value in deviation],
+        **normalisation(processor(folder), *usual),
         "vision_start": int(config.vision_start_token_id),
         "vision_end": int(config.vision_end_token_id),
         "image_pad": int(config.image_token_id),

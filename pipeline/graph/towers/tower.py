@@ -24,6 +24,7 @@ from pipeline.errors import UserError
 from pipeline.graph.towers.tower_files import PROCESSORS
 
 Tensors = Mapping[str, torch.Tensor]
+HALF = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,33 @@ def token_ids(folder: Path, tokens: Sequence[str]) -> dict[str, int]:
     return found | {
         entry["content"]: int(entry["id"]) for entry in content.get("added_tokens", []) if entry["content"] in tokens
     }
+
+
+def picture_tokens(folder: Path, *tokens: str) -> list[int]:
+    """The ids of the tokens around a family's pictures, in order. UserError if the tokenizer lacks one."""
+    found = token_ids(folder, tokens)
+    missing = [token for token in tokens if token not in found]
+    if missing:
+        raise UserError(f"the tokenizer has no {', '.join(missing)}, which stand around this model's pictures")
+    return [found[token] for token in tokens]
+
+
+def normalisation(
+    settings: Mapping[str, Any], mean: Sequence[float] = HALF, deviation: Sequence[float] = HALF
+) -> dict[str, list[float]]:
+    """llm_config.json's keys for (pixel − image_mean) · image_norm, pixels from 0 to 255.
+
+    settings: the image processor's. mean, deviation: its class's own, for settings that say none, of pixels up to 1.
+    """
+    return {
+        "image_mean": [255.0 * value for value in settings.get("image_mean", mean)],
+        "image_norm": [1.0 / (255.0 * value) for value in settings.get("image_std", deviation)],
+    }
+
+
+def square_pictures(side: int) -> dict[str, Any]:
+    """llm_config.json's keys for an encoder of squares."""
+    return {"is_visual": True, "image_size": side, "image_size_unit": side}
 
 
 def token_text(folder: Path, number: int) -> str:

@@ -5,6 +5,7 @@ Its stdout and stderr belong to the engine, which echoes prompts and messages th
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -12,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -29,6 +30,7 @@ class Session:
     def __init__(self) -> None:
         self._model: Any = None
         self._loaded: dict[str, Any] = {}  # "" = the base; adapters by file name, each with a cache of its own
+        self._waiting = False  # whether rows of an encoder wait in the engine for the next forward
 
     def load(self, config: str, overrides: dict[str, Any], adapter: str) -> Reply:
         """On the raw object, since the wrapper's load() throws the outcome away."""
@@ -65,6 +67,7 @@ class Session:
         return None, []
 
     def tokenize(self, text: str) -> Reply:
+        self._waiting |= "<img>" in text
         return [int(token) for token in self._model.tokenizer_encode(text)], []
 
     def tokenize_sounds(self, text: str, arrays: list[wire.Array]) -> Reply:
@@ -73,6 +76,7 @@ class Session:
         self._clear()
         waves = [expr.const(array.tolist(), [len(array)], expr.NHWC, expr.float) for array in arrays]
         prompt = {"text": text, "audios": [{"waveform": one} for one in waves]}
+        self._waiting = True
         return [int(token) for token in self._model.tokenizer_encode(prompt)], []
 
     def sound_features(self, arrays: list[wire.Array]) -> Reply:
@@ -92,14 +96,14 @@ class Session:
     def logits(self, ids: list[int]) -> Reply:
         """Logits of every position of a fresh sequence. all_logits must be off again before anything is sampled.
 
-        Runs of `chunk` tokens would leave the last run's rows only, so they are off as well meanwhile.
+        Runs of `chunk` tokens would leave the last run's rows only.
         """
-        config = json.loads(self._model.dump_config())
-        runs = {name: config[name] for name in ("chunk", "chunk_limits") if config.get(name)}
-        self._configure(all_logits=True, **{name: type(value)() for name, value in runs.items()})
-        self._clear()
-        rows, seconds = self._forward(ids)
-        self._configure(all_logits=False, **runs)
+        self._waiting = False
+        with self._in_one_run():
+            self._configure(all_logits=True)
+            self._clear()
+            rows, seconds = self._forward(ids)
+            self._configure(all_logits=False)
         self._clear()
         return {"seconds": seconds}, [rows]
 
@@ -107,7 +111,8 @@ class Session:
         """Logits after the last of `ids`. keep=True appends to the cache, otherwise the sequence is a fresh one."""
         if not keep:
             self._clear()
-        rows, seconds = self._forward(ids)
+        with self._undivided():
+            rows, seconds = self._forward(ids)
         return {"seconds": seconds}, [rows[-1]]
 
     def erase(self, begin: int) -> Reply:
@@ -121,7 +126,8 @@ class Session:
         self._clear()
         self._model.generate_init()
         began = time.perf_counter()
-        new = [int(token) for token in self._model.generate(ids, max_new_tokens)]
+        with self._undivided():
+            new = [int(token) for token in self._model.generate(ids, max_new_tokens)]
         return {"ids": new, "seconds": time.perf_counter() - began}, []
 
     def response(self, prompt: str, max_new_tokens: int) -> Reply:
@@ -136,6 +142,24 @@ class Session:
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, []
+
+    @contextlib.contextmanager
+    def _in_one_run(self) -> Iterator[None]:
+        """While open, prompts are not cut into runs."""
+        config = json.loads(self._model.dump_config())
+        runs = {name: config[name] for name in ("chunk", "chunk_limits") if config.get(name)}
+        if runs:
+            self._configure(**{name: type(value)() for name, value in runs.items()})
+        try:
+            yield
+        finally:
+            if runs:
+                self._configure(**runs)
+
+    def _undivided(self) -> contextlib.AbstractContextManager[None]:
+        """In one run if rows of pictures or sounds wait: the end of a run must not cut through them."""
+        waiting, self._waiting = self._waiting, False
+        return self._in_one_run() if waiting else contextlib.nullcontext()
 
     def _configure(self, **keys: Any) -> None:
         self._model.set_config(json.dumps(keys))
