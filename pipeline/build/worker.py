@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.build.lifeline import die_with_parent, guard_group
+from pipeline.build.memory import peak
 
 
 class PipeLog:
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> None:
         os._exit(0)
     os.chdir(job["cwd"])
     result = _result(job, log)
-    log.send({"result": {**result, "imported": _imported(), "peak": _peak()}})
+    log.send({"result": {**result, "imported": _imported(), "peak": peak()}})
     with suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -102,13 +103,6 @@ def _imported() -> list[str]:
     """Files of the imported `pipeline` modules, so that the engine can tell one that the code digest missed."""
     modules = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
     return sorted(str(file) for name, file in modules if file and name.partition(".")[0] == "pipeline")
-
-
-def _peak() -> int:
-    """Peak resident bytes of this process."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.build.memory import peak
 from pipeline.mnn.runner import wire
 
 Reply = tuple[Any, list[wire.Array]]
@@ -139,9 +140,7 @@ class Session:
 
     def memory(self) -> Reply:
         """Peak resident bytes of this process so far."""
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, []
+        return peak(), []
 
     @contextlib.contextmanager
     def _in_one_run(self) -> Iterator[None]:
