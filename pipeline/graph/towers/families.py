@@ -16,6 +16,8 @@ VISUAL: dict[str, str] = {
     "internvl": "pipeline.graph.towers.internvl",
     "qwen2_5_vl": "pipeline.graph.towers.qwen2_5_vl",
     "qwen2_vl": "pipeline.graph.towers.qwen2_vl",
+    "qwen3_5": "pipeline.graph.towers.qwen3_5",
+    "qwen3_5_moe": "pipeline.graph.towers.qwen3_5",
     "qwen3_vl": "pipeline.graph.towers.qwen3_vl",
     "smolvlm": "pipeline.graph.towers.idefics3",
 }
@@ -24,16 +26,15 @@ AUDIO: dict[str, str] = {
 }
 
 _BOTH_WAYS = "its picture tokens see each other in both directions, for which the engine's decoder has no mask"
-_LINEAR = "its decoder remembers more than attention's keys and values"
+_GRID = "its encoder resizes its learned positions by another filter than the one that the engine gives weights of"
 
 REFUSED: dict[str, str] = {
     "gemma3": _BOTH_WAYS,
     "gemma4": _BOTH_WAYS,
-    "lfm2_vl": _LINEAR,
+    "lfm2_vl": _GRID,
     "minicpmv4_6": "its resampler needs sizes that the engine feeds to MiniCPM-V's older graphs only",
     "minicpmv4_7": "its resampler needs sizes that the engine feeds to MiniCPM-V's older graphs only",
     "paligemma": _BOTH_WAYS,
-    "qwen3_5": _LINEAR,
 }
 
 # The section of config.json that says that a model has such an encoder.
