@@ -20,6 +20,7 @@ from pipeline.checkpoint.tensor import Checkpoint
 from pipeline.errors import StageFailed, UserError
 from pipeline.graph.bindings import Bindings, bind
 from pipeline.graph.ir import Part as ParameterPart
+from pipeline.graph.towers.loader import loader
 from pipeline.weights.layout import Part
 from pipeline.weights.parts import part_rows, read_rows
 
@@ -69,7 +70,7 @@ class Stream:
 
     def begin(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
         """The hidden states before the first layer, float32 [1, length, hidden] each; fills `calls`."""
-        outside = [path for path in _leaf_paths(self.model, self.prefix) if not path.startswith("lm_head")]
+        outside = [path for path in _leaf_paths(self.model, self.prefix) if self._is_before_layers(path)]
         for path in outside:
             self.load(path)
         try:
@@ -78,6 +79,12 @@ class Stream:
         finally:
             for path in outside:
                 _drop(self.model.get_submodule(path))
+
+    def _is_before_layers(self, path: str) -> bool:
+        """Whether a text passes through the module on its way to the layers; encoders of other things are as large."""
+        stack = self.prefix.rpartition(".")[0]
+        has_encoder = self.model.config.get_text_config() is not self.model.config
+        return not path.startswith("lm_head") and (path.startswith(f"{stack}.") or not has_encoder)
 
     def run(self, number: int, hidden: Tensor) -> Tensor:
         """Layer `number`, which must be loaded, on hidden states [1, length, hidden]."""
@@ -179,8 +186,7 @@ def _dressed(recorder: _Recorder, layer: torch.nn.Module) -> _Recorder:
 
 
 def skeleton(config: Any, trust_remote_code: bool = False) -> Any:
-    """The model of `config` with parameters on the meta device and buffers as its constructors compute them."""
-    from transformers import AutoModelForCausalLM
+    """The model of `config`, with encoders: parameters on the meta device, buffers as its constructors compute them."""
     from transformers.initialization import no_init_weights
 
     register = torch.nn.Module.register_parameter
@@ -193,7 +199,7 @@ def skeleton(config: Any, trust_remote_code: bool = False) -> Any:
     torch.nn.Module.register_parameter = on_meta  # type: ignore[method-assign, assignment]
     try:
         with no_init_weights():
-            build: Any = AutoModelForCausalLM.from_config
+            build: Any = loader(config).from_config
             model = build(config, dtype=torch.float32, trust_remote_code=trust_remote_code)
     finally:
         torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
