@@ -28,6 +28,15 @@ COMMON: Row = {
 _MOE: Row = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "norm_topk_prob": True}
 _ROUTED: Row = {"n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
 _SLIDING_AND_FULL = ["sliding_attention", "full_attention"]
+_CONVOLUTIONS = ["conv", "full_attention", "conv"]
+_LFM2: Row = {"block_ff_dim": 192, "conv_L_cache": 3}
+_DELTA_NET: Row = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 32,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+}
 
 FAMILIES: dict[str, Row] = {
     # RoPE variants, all on llama
@@ -342,17 +351,33 @@ FAMILIES: dict[str, Row] = {
     },
     "bloom": {"type": "bloom", "n_layer": 2, "n_head": 4, "num_key_value_heads": OMIT},
     # state other than keys and values
-    "lfm2": {"type": "lfm2", "layer_types": ["conv", "full_attention"], "block_ff_dim": 192, "conv_L_cache": 3},
+    "lfm2": {"type": "lfm2", "num_hidden_layers": 3, "layer_types": _CONVOLUTIONS, **_LFM2},
+    "lfm2_bias": {"type": "lfm2", "num_hidden_layers": 3, "layer_types": _CONVOLUTIONS, **_LFM2, "conv_bias": True},
+    "lfm2_moe": {
+        "type": "lfm2_moe",
+        "num_hidden_layers": 3,
+        "layer_types": _CONVOLUTIONS,
+        **_LFM2,
+        **_MOE,
+        "num_dense_layers": 1,
+    },
     "qwen3_next": {
         "type": "qwen3_next",
         **_MOE,
+        **_DELTA_NET,
         "head_dim": 32,
+        "num_hidden_layers": 3,
         "shared_expert_intermediate_size": 96,
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4,
-        "linear_key_head_dim": 32,
-        "linear_value_head_dim": 32,
-        "layer_types": ["linear_attention", "full_attention"],
     },
+    "qwen3_5": {"type": "qwen3_5_text", **_DELTA_NET, "head_dim": 32, "num_hidden_layers": 3},
+    "qwen3_5_moe": {
+        "type": "qwen3_5_moe_text",
+        **_MOE,
+        **_DELTA_NET,
+        "head_dim": 32,
+        "num_hidden_layers": 3,
+        "shared_expert_intermediate_size": 96,
+    },
+    "olmo_hybrid": {"type": "olmo_hybrid", **_DELTA_NET, "num_hidden_layers": 3},
     "mamba": {"type": "mamba", "num_attention_heads": OMIT, "num_key_value_heads": OMIT},
 }

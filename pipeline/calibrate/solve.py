@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.calibrate import gptq
 from pipeline.calibrate.gptq import Solution
-from pipeline.calibrate.statistics import Progress, covered, head_inputs
+from pipeline.calibrate.statistics import Progress, covered, head_inputs, module_path
 from pipeline.calibrate.stream import Stream
 from pipeline.errors import UserError
 from pipeline.weights.layout import Linear, Part
@@ -53,8 +53,8 @@ def solve_layers(
                         if precisions[name].algorithm == "gptq" and precisions[name].bits < 16:
                             solution = _solved(stream, by_name[name], hessian, precisions[name], act_order)
                             found(name, solution)
-                    for name in group:
-                        stream.load(name)
+                    for place in sorted({module_path(name, stream.paths) for name in group}):
+                        stream.load(place)
                 hidden = [stream.run(number, states) for states in hidden]
             stream.patched.clear()
             progress(number + 1, len(stream.layers), "layers")

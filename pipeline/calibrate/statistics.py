@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.calibrate.stream import Stream
 from pipeline.weights.layout import Linear
-from pipeline.weights.parts import deinterleaved
+from pipeline.weights.parts import deinterleaved, source_rows
 
 Tensor = torch.Tensor
 F32 = NDArray[np.float32]
@@ -41,13 +41,17 @@ class Mean:
 
 
 def covered(stream: Stream, linears: Sequence[Linear], path: str) -> dict[str, Any]:
-    """The linears that are modules of their own below `path`, by name. Experts kept in one stacked tensor are not."""
+    """The modules of the linears below `path`, by the linears' names. Experts kept in one stacked tensor have none."""
     modules = dict(stream.model.named_modules())
-    return {
-        linear.name: modules[linear.name]
-        for linear in linears
-        if linear.name in modules and f"{linear.name}.".startswith(f"{path}.")
-    }
+    below = [linear.name for linear in linears if f"{linear.name}.".startswith(f"{path}.")]
+    paths = {name: module_path(name, modules) for name in below}
+    return {name: modules[place] for name, place in paths.items() if place in modules}
+
+
+def module_path(linear: str, modules: Container[str]) -> str:
+    """Where a linear is in the model. The graph splits fused ones: `…qkv_proj.0` is some rows of `…qkv_proj`."""
+    path, _, number = linear.rpartition(".")
+    return path if number.isdecimal() and linear not in modules else linear
 
 
 def importance(
@@ -121,12 +125,23 @@ def sensitivities(
             gradients = [_backward(stream, number, *pair) for pair in zip(states, gradients, strict=True)]
         progress(steps - number, steps, "layers")
     ordered = {linear.name: linear for linear in linears}
-    squares = {name: _in_row_order(ordered[name], mean.array()) for name, mean in outputs.items() if name in ordered}
-    return {name: mean.array() for name, mean in inputs.items()}, squares
+    known = {name: mean.array() for name, mean in outputs.items() if name in ordered}
+    squares = {name: _in_row_order(ordered[name], mean) for name, mean in known.items()}
+    found = {name: values for name, values in squares.items() if values is not None}
+    return {name: mean.array() for name, mean in inputs.items()}, found
 
 
-def _in_row_order(linear: Linear, squares: F32) -> F32:
-    """Model order to the linear's row order, which differs where interleaved RoPE becomes half rotation."""
+def _in_row_order(linear: Linear, squares: F32) -> F32 | None:
+    """Model order to the linear's row order, which differs where interleaved RoPE becomes half rotation.
+
+    squares: of the module's outputs. Where the linear is only some of them: those, or None if the module's rows are
+    those of several tensors.
+    """
+    if len(squares) > linear.out_features:
+        runs = [(part, part.rows[1] - part.rows[0]) for part in linear.parts if part.rows is not None]
+        if len(runs) < len(linear.parts) or len({part.tensor for part, _ in runs}) > 1:
+            return None
+        return np.asarray(squares[np.concatenate([source_rows(part, count) for part, count in runs])], np.float32)
     part = linear.parts[0]
     if part.deinterleave is None or len(linear.parts) > 1:
         return squares

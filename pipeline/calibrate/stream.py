@@ -37,7 +37,7 @@ class Call:
 
 class Stream:
     """model: the causal language model with parameters on the meta device; weights: the checkpoint, which a caller may
-    replace tensor by tensor (`patched`) so that later layers see quantised ones."""
+    replace tensor by tensor (`patched`) so that later layers see quantised ones; paths: of the model's modules."""
 
     def __init__(self, config: Any, checkpoint: Checkpoint, trust_remote_code: bool = False) -> None:
         self.model = skeleton(config, trust_remote_code)
@@ -47,6 +47,7 @@ class Stream:
         self.bindings: Bindings = bind(self.model, shapes)
         self.prefix, self.layers = _decoder_layers(self.model)
         self.calls: list[Call] = []
+        self.paths = {name for name, _ in self.model.named_modules()}
 
     def layer_path(self, number: int) -> str:
         """Name of a layer's module in the model."""
@@ -181,7 +182,7 @@ def _dressed(recorder: _Recorder, layer: torch.nn.Module) -> _Recorder:
 
 
 def skeleton(config: Any, trust_remote_code: bool = False) -> Any:
-    """The model of `config` with parameters on the meta device and buffers as its constructors compute them."""
+    """The model of `config`, with encoders: parameters on the meta device, buffers as its constructors compute them."""
     from transformers.initialization import no_init_weights
 
     register = torch.nn.Module.register_parameter

@@ -153,12 +153,14 @@ class Bindings:
         """Parts of parameters as parts of checkpoint tensors."""
         return [found for part in parts for found in self.source(part.parameter).parts(part)]
 
-    def single(self, parameter: str) -> str:
-        """The checkpoint's name of a parameter that is one tensor; KeyError if it is none or several."""
+    def joined(self, parameter: str) -> list[str]:
+        """The checkpoint's names of a parameter that is one tensor, or several one after the other along the first
+        axis; KeyError if it is none or made otherwise."""
         source = self._sources[parameter]
-        if not isinstance(source, Tensor):
+        members = source.members if isinstance(source, Joined) and source.axis == 0 else (source,)
+        if not all(isinstance(member, Tensor) for member in members):
             raise KeyError(parameter)
-        return source.name
+        return [member.name for member in members if isinstance(member, Tensor)]
 
 
 def bind(model: PreTrainedModel, tensors: Shapes) -> Bindings:
@@ -275,10 +277,11 @@ def small_values(path: Path, bindings: Bindings) -> Callable[[str], torch.Tensor
     known = set(file.keys())
 
     def read(parameter: str) -> torch.Tensor:
-        name = bindings.single(parameter)
-        if name not in known:
+        names = bindings.joined(parameter)
+        if not known.issuperset(names):
             raise KeyError(parameter)
-        tensor: torch.Tensor = file.get_tensor(name)
+        tensors = [file.get_tensor(name) for name in names]
+        tensor: torch.Tensor = tensors[0] if len(tensors) == 1 else torch.cat(tensors)
         return tensor.float() if tensor.is_floating_point() else tensor
 
     return read

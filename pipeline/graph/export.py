@@ -23,6 +23,7 @@ from pipeline.graph.lowering import LOWERINGS
 from pipeline.graph.model import Model, instantiate, load_config, positions, prepare
 from pipeline.graph.passes import clean
 from pipeline.graph.passes.dead import drop_dead
+from pipeline.graph.recurrence import is_recurrent
 from pipeline.graph.rope import patched_rope
 from pipeline.graph.support import check_model_type
 from pipeline.graph.tracer import Options, Tracer
@@ -103,6 +104,7 @@ def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: B
         "num_layers": int(text.num_hidden_layers),
         "attention_type": "mix" if graph.window else "full",
         "sliding_window": graph.window,
+        "recurrent": is_recurrent(graph),
         "is_mrope": traced.decoder.axes > 1,
         "max_position_embeddings": traced.limit,
         "embedding": {"parts": embedding, "rows": rows, "columns": columns, **_markers(traced.decoder)},

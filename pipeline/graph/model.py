@@ -13,6 +13,7 @@ from transformers.integrations.moe import ExpertsInterface
 from transformers.modeling_utils import AttentionInterface
 
 from pipeline.errors import UserError
+from pipeline.graph import hooks
 from pipeline.graph.attention import IMPLEMENTATION, attention
 from pipeline.graph.experts import experts
 from pipeline.graph.rotary import RotaryTable
@@ -48,6 +49,7 @@ def instantiate(config: PretrainedConfig, trust_remote_code: bool = False) -> Mo
     except (ValueError, KeyError, ImportError) as error:
         raise UserError(f"transformers cannot build a {config.model_type} model: {_first_line(error)}") from None
     _use_placeholders(model)
+    hooks.attach(model)
     for module in model.modules():  # looks at the ids, of which a trace knows only the shape
         if hasattr(module, "warn_if_padding_and_no_attention_mask"):
             module.warn_if_padding_and_no_attention_mask = lambda *_: None

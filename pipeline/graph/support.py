@@ -17,14 +17,14 @@ SUPPORTED = frozenset(
         "ernie4_5", "ernie4_5_moe", "exaone4", "exaone_moe", "falcon", "flex_olmo", "gemma", "gemma2", "gemma3_text",
         "glm", "glm4", "glm4_moe", "glm4_moe_lite", "gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "granite",
         "granitemoe", "granitemoeshared", "helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "hyperclovax", "internlm3",
-        "iquestcoder", "jais2", "llama", "minicpm3", "minimax_m2", "ministral", "ministral3", "mistral", "mixtral",
-        "nanochat", "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe",
-        "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "solar_open", "stablelm", "starcoder2",
-        "vaultgemma",
+        "iquestcoder", "jais2", "lfm2", "lfm2_moe", "llama", "minicpm3", "minimax_m2", "ministral", "ministral3",
+        "mistral", "mixtral", "nanochat", "nemotron", "olmo", "olmo2", "olmo3", "olmo_hybrid", "olmoe", "opt",
+        "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_5_moe_text", "qwen3_5_text",
+        "qwen3_moe", "qwen3_next", "seed_oss", "smollm3", "solar_open", "stablelm", "starcoder2", "vaultgemma",
     }
 )  # fmt: skip
 
-_STATE = "it remembers earlier tokens by more than attention's keys and values ({}), for which the graph has no place"
+_STATE = "it remembers earlier tokens by {}, which none of the engine's ops keeps"
 _ALIBI = "it adds a bias by distance to its attention scores (ALiBi), for which the engine's attention op has no place"
 
 REFUSED: dict[str, str] = {
@@ -34,21 +34,25 @@ REFUSED: dict[str, str] = {
     "falcon_mamba": _STATE.format("a Mamba state"),
     "granitemoehybrid": _STATE.format("a Mamba state"),
     "jamba": _STATE.format("a Mamba state"),
-    "lfm2": _STATE.format("a convolution's last inputs"),
-    "lfm2_moe": _STATE.format("a convolution's last inputs"),
     "llama4_text": "it attends within chunks, for which the engine has no mask",
     "mamba": _STATE.format("a Mamba state"),
     "mamba2": _STATE.format("a Mamba state"),
     "mpt": _ALIBI,
     "nemotron_h": _STATE.format("a Mamba state"),
-    "qwen3_5_moe_text": _STATE.format("linear attention"),
-    "qwen3_5_text": _STATE.format("linear attention"),
-    "qwen3_next": _STATE.format("linear attention"),
     "recurrent_gemma": _STATE.format("a recurrence"),
     "rwkv": _STATE.format("a recurrence"),
     "zamba": _STATE.format("a Mamba state"),
     "zamba2": _STATE.format("a Mamba state"),
 }
+
+# A state from token to token beside attention's keys and values: what the engine can and cannot do with it is in
+# pipeline/runtime/recurrent.py. With the families of multimodal models that have such a decoder.
+RECURRENT = frozenset(
+    {
+        "lfm2", "lfm2_moe", "lfm2_vl", "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text",
+        "qwen3_next",
+    }
+)  # fmt: skip
 
 # Attention softcaps have no place in the engine's attention op: these build only with graph.allow_approximate=true,
 # unless their config.json sets attn_logit_softcapping to null.

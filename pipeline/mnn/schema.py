@@ -16,7 +16,7 @@ OP_MAIN_TYPE = 1
 OP_MAIN = 2
 OP_NAME = 3
 # numbers of the union OpParameter
-UNION_TYPES = {7: "Blob", 9: "Convolution2D", 88: "LayerNorm"}
+UNION_TYPES = {7: "Blob", 9: "Convolution2D", 88: "LayerNorm", 100: "LinearAttentionParam"}
 # Convolution2D, LayerNorm and Blob: vectors of int64 that point into the weight file
 EXTERNAL_SLOTS = {"Convolution2D": 6, "LayerNorm": 5, "Blob": 8}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.graph.support import ENCODERS, check_model_type, check_softcap
+from pipeline.graph.support import ENCODERS, RECURRENT, check_model_type, check_softcap
 from pipeline.graph.thinker import thinker
 from pipeline.graph.towers import families
 from pipeline.recipe import tasks
@@ -22,6 +22,7 @@ from pipeline.recipe.experts import refuse_uncalibrated
 from pipeline.recipe.schema import Audio, Quant, Recipe, Rule, Visual
 from pipeline.runtime.check import modernised, refuse
 from pipeline.runtime.key import version
+from pipeline.runtime.recurrent import check_recurrent
 from pipeline.weights import algorithms
 
 HUBS = ("huggingface", "modelscope", "local", "package")
@@ -81,6 +82,7 @@ def validate(recipe: Recipe) -> None:
     _check_encoder(recipe, "audio")
     _check_embedding(recipe)
     _check_target(recipe)
+    _check_recurrent(recipe, recipe.model.family)
     _check_verify(recipe)
 
 
@@ -252,6 +254,13 @@ def _check_target(recipe: Recipe) -> None:
     refuse(target.runtime, "target.runtime", target.engine)
 
 
+def _check_recurrent(recipe: Recipe, model_type: str) -> None:
+    """What the engine cannot do with a model of that type, if it has a recurrent state."""
+    target = recipe.target
+    for line in check_recurrent(target.runtime, target.engine) if model_type in RECURRENT else ():
+        raise UserError(f"target '{target.name}', {line}", "choose another target, or leave the key out")
+
+
 def _check_verify(recipe: Recipe) -> None:
     verify = recipe.verify
     for key in ("sequences", "length", "max_new_tokens", "threads"):
@@ -276,6 +285,7 @@ def validate_against_model(recipe: Recipe, config: Mapping[str, Any]) -> None:
     _check_task(recipe)
     text = text_config(config)
     check_model_type(str(text.get("model_type", "")))
+    _check_recurrent(recipe, str(text.get("model_type", "")))
     check_softcap(str(text.get("model_type", "")), text, recipe.graph.allow_approximate)
     refuse_uncalibrated(quant, str(text.get("model_type", "")), text)
     sizes = input_sizes(text)

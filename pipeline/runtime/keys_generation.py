@@ -20,7 +20,8 @@ GENERATION = (
     Key("chunk", int, 0, "longest run of prompt tokens at once, 0 no limit; used only after a set_config call",
         "tokens", minimum=0, maximum=1 << 24),
     Key("chunk_limits", list, [], "allowed run lengths, such as [128, 1], for processors with fixed shapes; used only "
-        "after a set_config call. On cpu a prompt whose last run is none of them is answered wrongly", "tokens",
+        "after a set_config call. On cpu a prompt whose last run is none of them is answered wrongly; refused for a "
+        "model with a recurrent state (docs/graph.md)", "tokens",
         item=int, minimum=1),
     Key("use_template", bool, True, "put a prompt through the chat template"),
     Key("system_prompt", str, "", "system message put before every chat"),
@@ -65,7 +66,7 @@ SAMPLING = (
 
 SPECULATIVE = (
     Key("speculative_type", str, "", "how tokens are drafted; mtp, eagle and dflash need models of their own "
-        "beside llm.mnn",
+        "beside llm.mnn; refused for a model with a recurrent state (docs/graph.md)",
         choices=("", "lookahead", "mtp", "eagle", "dflash")),
     Key("draft_predict_length", int, 3, "tokens drafted at once", "tokens", minimum=1, maximum=64),
     Key("draft_match_strictness", str, "low", "how surely lookahead must match", choices=("low", "medium", "high")),

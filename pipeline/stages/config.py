@@ -16,6 +16,7 @@ from pipeline.errors import StageFailed
 from pipeline.runtime.check import check
 from pipeline.runtime.key import version
 from pipeline.runtime.keys import KEYS
+from pipeline.runtime.recurrent import check_recurrent
 from pipeline.runtime.sampling import sampling
 from pipeline.runtime.tie import tied_rows
 
@@ -57,7 +58,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     for name in [name for name in runtime if name in KEYS and KEYS[name].file == "llm_config"]:
         model[name] = _merged(model.get(name), runtime.pop(name))
 
-    _refuse_wrong(runtime | model, engine)
+    _refuse_wrong(runtime | model, engine, bool(layout.get("recurrent")))
     _write(out / "config.json", runtime)
     _write(out / "llm_config.json", model)
 
@@ -102,8 +103,8 @@ def _merged(old: Any, new: Any) -> Any:
     return {**old, **new} if isinstance(old, dict) and isinstance(new, dict) else new
 
 
-def _refuse_wrong(values: Mapping[str, Any], engine: str) -> None:
-    problems = check(values, engine)
+def _refuse_wrong(values: Mapping[str, Any], engine: str, recurrent: bool) -> None:
+    problems = check(values, engine) + (check_recurrent(values, engine) if recurrent else [])
     if problems:
         raise StageFailed(f"config.json would be wrong: {problems[0]}", "see docs/runtime.md")
 

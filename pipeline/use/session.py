@@ -95,7 +95,7 @@ class Session:
         ids = list(request.ids)
         if not ids:
             raise UserError("the prompt is empty", "give some text")
-        shared = 0 if request.fresh else min(_common(self.cached, ids), len(ids) - 1)
+        shared = 0 if request.fresh else self._shared(ids)
         answer.prompt_tokens, answer.cached = len(ids), shared
         if shared < len(self.cached) and shared:
             self.engine.erase(shared)
@@ -105,6 +105,11 @@ class Session:
         answer.prefill_seconds = time.perf_counter() - began
         self.cached = ids
         return logits
+
+    def _shared(self, ids: Sequence[int]) -> int:
+        """Tokens at the beginning of `ids` that need not be computed again: of a recurrent state, all or none."""
+        shared = min(_common(self.cached, ids), len(ids) - 1)
+        return 0 if self.engine.product.recurrent and shared < len(self.cached) else shared
 
     def _tokens(
         self, logits: Logits, limit: int, request: Request, sampler: Sampler, answer: Answer

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -215,16 +216,30 @@ def adapter_folders(folder: Path) -> list[tuple[Path, float]]:
     return [(path, float(own or 1)) for (_, _, own), path in sorted(named, key=lambda one: int(one[0][0]))]
 
 
-def _merged(model: Any, adapter: Path, weight: float) -> Any:
-    from peft import PeftModel
+def _peft_model() -> Any:
+    """PEFT's class. On import it asks whether torch is built with `distributed`, and then takes its tensors as there:
+    in a worker that has imported transformers quickly (graph/quick_import.py) they are not, nor can they be loaded."""
+    import torch
 
+    is_available = torch.distributed.is_available
+    if "torch.distributed.tensor" not in sys.modules:
+        torch.distributed.is_available = lambda: False
+    try:
+        from peft import PeftModel
+    finally:
+        torch.distributed.is_available = is_available
+    return PeftModel
+
+
+def _merged(model: Any, adapter: Path, weight: float) -> Any:
+    load = _peft_model().from_pretrained
     folders = adapter_folders(adapter)
     for path, _ in folders:
         _untie(model, path)
     peft: Any = None
     for number, (path, own) in enumerate(folders):
         if peft is None:
-            peft = PeftModel.from_pretrained(model, str(path), adapter_name=str(number))
+            peft = load(model, str(path), adapter_name=str(number))
         else:
             peft.load_adapter(str(path), str(number))
         _scale(peft, str(number), weight * own)
@@ -234,9 +249,7 @@ def _merged(model: Any, adapter: Path, weight: float) -> Any:
 @contextmanager
 def adapted(model: Any, adapter: Path, weight: float = 1.0) -> Iterator[Any]:
     """`model` under one LoRA of PEFT, not merged; afterwards it is as before."""
-    from peft import PeftModel
-
-    peft = PeftModel.from_pretrained(model, str(adapter), adapter_name="split")
+    peft = _peft_model().from_pretrained(model, str(adapter), adapter_name="split")
     _scale(peft, "split", weight)
     try:
         yield peft.eval()

@@ -28,6 +28,7 @@ HIDDEN = 1024
 EXPERT_WIDTH = 256
 
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+DENSE_LAYERS = ("first_k_dense_replace", "num_dense_layers")  # how many layers come before the first with experts
 EXPERT_GROUPS = ("n_group", "topk_group")
 EXPERT_WIDTHS = ("moe_intermediate_size", "shared_expert_intermediate_size")
 WINDOWS = ("sliding_window", "attention_window_size")
@@ -119,8 +120,9 @@ def _keep_layers(config: Any, layers: list[int]) -> None:
         setattr(config, name, [value[index] for index in layers])
     for name, value in _layer_numbers(config):
         setattr(config, name, [new for new, old in enumerate(layers) if old in value])
-    if getattr(config, "first_k_dense_replace", None):
-        config.first_k_dense_replace = sum(index < config.first_k_dense_replace for index in layers)
+    for name in DENSE_LAYERS:
+        if getattr(config, name, None):
+            setattr(config, name, sum(index < getattr(config, name) for index in layers))
     if getattr(config, "max_window_layers", None):
         config.max_window_layers = sum(index < config.max_window_layers for index in layers)
     config.num_hidden_layers = len(layers)
@@ -128,7 +130,7 @@ def _keep_layers(config: Any, layers: list[int]) -> None:
 
 def _special_layers(config: Any, count: int) -> set[int]:
     """Layers whose kind is told by a number: the first dense and the first sparse one of a mixture of experts."""
-    dense = int(getattr(config, "first_k_dense_replace", None) or 0)
+    dense = max(int(getattr(config, name, None) or 0) for name in DENSE_LAYERS)
     step = int(getattr(config, "decoder_sparse_step", None) or 1)
     special = {0, dense} if dense else set()
     if step > 1:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config
+from transformers import AutoConfig, Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config, Qwen3_5Config
 
 from pipeline.calibrate.stream import Stream
 from pipeline.checkpoint import open_checkpoint
 from pipeline.errors import StageFailed
+from pipeline.graph.towers.loader import loader
 from pipeline.verify.huggingface import load_config
 from tests.towers.models import load, write_model
 
@@ -22,6 +23,11 @@ FAMILIES = {
     "qwen2, tied": Qwen2Config(**SMALL, tie_word_embeddings=True),
     "gemma3, sliding layers": Gemma3TextConfig(**SMALL, head_dim=16, sliding_window=4, layer_types=[
         "sliding_attention", "full_attention", "sliding_attention"]),
+    "qwen3.5 with its encoder": Qwen3_5Config(
+        text_config={**SMALL, "head_dim": 16, "linear_num_key_heads": 1, "linear_num_value_heads": 2,
+                     "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+                     "layer_types": ["linear_attention", "full_attention", "linear_attention"]},
+        vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 32}),
     "gpt2, transposed weights": GPT2Config(vocab_size=96, n_layer=3, n_embd=32, n_head=2, n_positions=64),
 }
 
@@ -39,7 +45,7 @@ def through_layers(stream: Stream, ids: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_equals_the_whole_model(family: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model: Any = AutoModelForCausalLM.from_config(FAMILIES[family], dtype=torch.float32).eval()
+    model: Any = loader(FAMILIES[family]).from_config(FAMILIES[family], dtype=torch.float32).eval()
     model.save_pretrained(tmp_path)
     ids = torch.randint(0, 96, (12,)).tolist()
     found = through_layers(Stream(AutoConfig.from_pretrained(tmp_path), open_checkpoint(tmp_path)), ids)

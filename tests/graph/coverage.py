@@ -42,7 +42,8 @@ whose order differs between machines: a row is out of date when one differs by a
 
 @dataclass(frozen=True)
 class Result:
-    """prefill, decode: largest errors as shares of max|logit|. refused: the reason, for a row that does not run."""
+    """prefill, decode: largest errors as shares of max|logit|. refused: the reason, for a row that does not run.
+    recurrent: what layout.json says."""
 
     row: str
     prefill: float = 0.0
@@ -50,6 +51,7 @@ class Result:
     operators: int = 0
     notes: tuple[str, ...] = ()
     refused: str = ""
+    recurrent: bool = False
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -87,6 +89,7 @@ def run(row: str, folder: Path, allow_approximate: bool = False) -> Result:
         float(np.nan_to_num(error[PREFILL:], nan=np.inf).max()),
         len(product.operators(built)),
         (*layout["approximations"], *layout["notes"]),
+        recurrent=layout["recurrent"],
     )
 
 

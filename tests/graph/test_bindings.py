@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from pipeline.errors import UserError
-from pipeline.graph.bindings import Joined, Rows, Stacked, Tensor, Transposed, bind
+from pipeline.graph.bindings import Joined, Rows, Stacked, Tensor, Transposed, bind, small_values
 from pipeline.graph.ir import Part
 from pipeline.graph.model import instantiate
 from tests.graph import coverage
-from tests.tiny_models import load_reference, write_tiny_model
+from tests.tiny_models import load_reference, tiny_config, write_tiny_model
 
 coverage.quiet()
 
@@ -135,3 +135,36 @@ def test_another_shape_is_named(llama: Llama) -> None:
 def test_frequencies_of_older_checkpoints_are_no_surprise(llama: Llama) -> None:
     model, shapes = llama
     bind(model, {**shapes, "model.layers.0.self_attn.rotary_emb.inv_freq": (16,)})
+
+
+def test_a_small_value_may_be_joined_from_several_tensors(tmp_path: Path) -> None:
+    """OLMo hybrid's checkpoints have a kernel each for q, k and v, the model has one."""
+    folder = write_tiny_model("olmo_hybrid", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    model = instantiate(AutoConfig.from_pretrained(folder))
+    values = small_values(folder / "model.safetensors", bind(model, _shapes(tensors)))
+    names = [f"model.layers.0.linear_attn.{letter}_conv1d.weight" for letter in "qkv"]
+    expected = torch.cat([tensors[name] for name in names]).float()
+    assert torch.equal(values("model.layers.0.linear_attn.conv1d.weight"), expected)
+
+
+def test_values_that_are_not_small_are_a_key_error(tmp_path: Path) -> None:
+    folder = write_tiny_model("qwen3_moe", tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    bindings = bind(instantiate(AutoConfig.from_pretrained(folder)), _shapes(tensors))
+    kept = {name: tensor for name, tensor in tensors.items() if tensor.dim() == 1}
+    save_file(kept, tmp_path / "small.safetensors")
+    values = small_values(tmp_path / "small.safetensors", bindings)
+    assert values("model.norm.weight").shape == (128,)
+    for name in ("lm_head.weight", "model.layers.0.mlp.experts.down_proj", "no.such.parameter"):
+        with pytest.raises(KeyError):
+            values(name)
+
+
+def test_heads_that_draft_tokens_are_left_out() -> None:
+    """Qwen3.5's checkpoints have one beside the model (mtp.…), which transformers does not load either."""
+    model = instantiate(tiny_config("qwen3_5"))
+    shapes = _shapes(dict(model.state_dict()))
+    bind(model, {**shapes, "mtp.fc.weight": (8, 8), "mtp.layers.0.mlp.up_proj.weight": (8, 8)})
+    with pytest.raises(UserError, match="does not know: fc"):
+        bind(model, {**shapes, "fc.weight": (8, 8)})

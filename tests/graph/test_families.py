@@ -25,6 +25,7 @@ def test_family(row: str, tmp_path: Path) -> None:
         assert model_type in support.REFUSED or model_type in support.SOFTCAP or "ALiBi" in result.refused
     else:
         assert model_type in support.SUPPORTED
+        assert result.recurrent == (model_type in support.RECURRENT)
 
 
 def test_the_document_has_these_rows_and_no_others() -> None:

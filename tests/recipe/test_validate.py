@@ -208,3 +208,25 @@ def test_sizes_are_found_in_transformers_own_configs(family: str) -> None:
     assert sizes["hidden_size"] == config[names.get(family, "hidden_size")]
     if family == "qwen3_moe":
         assert sizes["moe_intermediate_size"] == config["moe_intermediate_size"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["target.runtime.speculative_type=lookahead"], "target 'x86', speculative_type: drafted tokens"),
+        (["target.runtime.chunk=1"], "target 'x86', chunk: the engine"),
+        (["target=mnn-3.6.0"], "target 'mnn-3.6.0', engine 3.6.0 is older than 3.6.1"),
+    ],
+)
+@pytest.mark.parametrize("model", ["lfm2-350m", "qwen3.5-0.8b"])
+def test_what_a_recurrent_state_does_not_stand(model: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        recipe(f"model={model}", *overrides)
+    assert recipe("model=qwen2-0.5b", *overrides)
+
+
+def test_a_local_model_with_a_recurrent_state_is_known_by_its_config() -> None:
+    wanted = recipe("model=local", "model.path=/m", "target.runtime.chunk=1")
+    with pytest.raises(UserError, match="chunk: the engine"):
+        validate.validate_against_model(wanted, AutoConfig.for_model("lfm2").to_dict())
+    validate.validate_against_model(wanted, AutoConfig.for_model("llama").to_dict())

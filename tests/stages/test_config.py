@@ -351,3 +351,10 @@ def test_a_sliding_window_is_told(tmp_path: Path) -> None:
     model = json.loads((made / "llm_config.json").read_text())
     assert (model["attention_type"], model["sliding_window"]) == ("mix", 16)
     assert close(engine_logits(made), reference(source))
+
+
+def test_a_recurrent_state_and_drafts_do_not_go_together(tmp_path: Path) -> None:
+    drafts = "target.runtime.speculative_type=lookahead"
+    with pytest.raises(StageFailed, match="speculative_type: drafted tokens"):
+        written(tmp_path / "a", drafts, layout={"recurrent": True})
+    assert written(tmp_path / "b", drafts)[0]["speculative_type"] == "lookahead"

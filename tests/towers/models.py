@@ -51,6 +51,16 @@ QWEN_TOKENS = {
     "video_token_id": VIDEO,
 }
 MROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
+INTERLEAVED = {**MROPE, "mrope_section": [4, 2, 2], "mrope_interleaved": True, "partial_rotary_factor": 0.5}
+GRID = {
+    "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 128, "patch_size": 16,
+    "num_position_embeddings": 64,
+}  # fmt: skip
+DELTA_NET = {
+    "num_hidden_layers": 3, "head_dim": 32, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16, "linear_value_head_dim": 32,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+}  # fmt: skip
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "gemma3": {
@@ -96,13 +106,25 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
         **QWEN_TOKENS,
     },
+    "qwen3_5": {
+        "text_config": {**TEXT, **DELTA_NET, "rope_parameters": INTERLEAVED},
+        "vision_config": GRID,
+        "tie_word_embeddings": True,
+        **QWEN_TOKENS,
+    },
+    "qwen3_5_moe": {
+        "text_config": {
+            **TEXT, **DELTA_NET, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64,
+            "shared_expert_intermediate_size": 64, "rope_parameters": INTERLEAVED,
+        },
+        "vision_config": GRID,
+        "tie_word_embeddings": True,
+        **QWEN_TOKENS,
+    },
     "qwen3_vl": {
         "text_config": {**TEXT, "num_hidden_layers": 4, "head_dim": 32, "rope_parameters": {
             **MROPE, "mrope_section": [6, 5, 5], "mrope_interleaved": True}},
-        "vision_config": {
-            "depth": 4, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 128,
-            "patch_size": 16, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1, 2],
-        },
+        "vision_config": {**GRID, "depth": 4, "deepstack_visual_indexes": [0, 1, 2]},
         "tie_word_embeddings": True,
         **QWEN_TOKENS,
     },
@@ -166,6 +188,7 @@ PROCESSORS["qwen2_5_omni"] = {
 PROCESSORS["qwen3_vl"] = {
     **PROCESSORS["qwen2_vl"], "patch_size": 16, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "min_pixels": 4096,
 }  # fmt: skip
+PROCESSORS["qwen3_5"] = PROCESSORS["qwen3_5_moe"] = PROCESSORS["qwen3_vl"]
 PROCESSORS["idefics3"] = {
     "image_processor_type": "Idefics3ImageProcessor",
     "size": {"longest_edge": 256},

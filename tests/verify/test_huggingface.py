@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +164,17 @@ def test_pickled_weights_are_not_read_unless_allowed(folder: Path, tmp_path: Pat
         huggingface.load_model(tmp_path, MODEL)
     allowed = huggingface.load_model(tmp_path, {**MODEL, "allow_pickle": True})
     assert huggingface.sequence_logits(allowed, PROMPT).shape == (5, 256)
+
+
+def test_an_adapter_is_merged_after_a_quick_import_too(folder: Path, adapter: Path) -> None:
+    """As in the stage `reference`, whose worker has no torch.distributed.tensor; PEFT asked for it all the same."""
+    code = (
+        "import sys; from pathlib import Path; from pipeline.graph import quick_import; "
+        "from pipeline.verify import huggingface; "
+        f"model = huggingface.load_model(Path(sys.argv[1]), {MODEL!r}, Path(sys.argv[2]), 1.0); "
+        "print(float(model.model.layers[0].self_attn.q_proj.weight.sum()))"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(folder), str(adapter)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    expected = huggingface.load_model(folder, MODEL, adapter, 1.0).model.layers[0].self_attn.q_proj.weight.sum()
+    assert float(run.stdout.split()[-1]) == pytest.approx(float(expected), rel=1e-5)

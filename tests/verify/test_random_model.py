@@ -63,3 +63,12 @@ def test_the_byte_tokenizer_gives_back_any_text(tmp_path: Path) -> None:
     ids = tokenizer("né 你\n", add_special_tokens=False)["input_ids"]
     assert len(ids) == len("né 你\n".encode())
     assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == "né 你\n"
+
+
+@pytest.mark.parametrize("family", ["qwen3_5", "olmo_hybrid"])
+def test_a_delta_net_remembers(family: str) -> None:
+    """Its own starting values would have most heads forget within a token, and no state would ever be tested."""
+    for module in random_model(tiny_config(family)).modules():
+        if hasattr(module, "A_log"):
+            decay = torch.exp(-module.A_log.exp() * torch.nn.functional.softplus(module.dt_bias))
+            assert decay.min() > 0.5 and decay.max() < 1

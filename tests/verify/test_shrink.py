@@ -32,6 +32,11 @@ BIG: dict[str, dict[str, Any]] = {
     "phi3": {},
     "deepseek_v3": {},
     "gpt2": {},
+    "lfm2": {},
+    "lfm2_moe": {"num_hidden_layers": 12, "layer_types": ["conv", "conv", "full_attention"] * 4},
+    "qwen3_next": {},
+    "qwen3_5_text": {},
+    "olmo_hybrid": {},
 }  # fmt: skip
 
 
@@ -119,3 +124,21 @@ def test_special_tokens_stay_within_the_vocabulary() -> None:
     small = shrink(config_of("qwen2")).config
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         assert getattr(small, name, None) is None or getattr(small, name) < small.vocab_size
+
+
+@pytest.mark.parametrize(
+    ("family", "kinds"),
+    [
+        ("lfm2_moe", {"conv", "full_attention"}),
+        ("qwen3_5_text", {"linear_attention", "full_attention"}),
+        ("olmo_hybrid", {"linear_attention", "full_attention"}),
+    ],
+)
+def test_layers_with_a_state_and_with_attention_are_kept(family: str, kinds: set[str]) -> None:
+    assert set(shrink(config_of(family)).config.layer_types) == kinds
+
+
+def test_dense_and_sparse_layers_of_lfm2_are_kept() -> None:
+    small = shrink(AutoConfig.for_model("lfm2_moe", num_hidden_layers=6, layer_types=["conv"] * 6, num_dense_layers=2))
+    assert small.layers == [0, 2]
+    assert small.config.num_dense_layers == 1

@@ -19,6 +19,8 @@ VISUAL: dict[str, str] = {
     "qwen2_5_omni": "pipeline.graph.towers.qwen2_5_omni",
     "qwen2_5_vl": "pipeline.graph.towers.qwen2_5_vl",
     "qwen2_vl": "pipeline.graph.towers.qwen2_vl",
+    "qwen3_5": "pipeline.graph.towers.qwen3_5",
+    "qwen3_5_moe": "pipeline.graph.towers.qwen3_5",
     "qwen3_vl": "pipeline.graph.towers.qwen3_vl",
     "smolvlm": "pipeline.graph.towers.idefics3",
 }
@@ -27,15 +29,14 @@ AUDIO: dict[str, str] = {
     "qwen2_audio": "pipeline.graph.towers.qwen2_audio",
 }
 
-_LINEAR = "its decoder remembers more than attention's keys and values"
+_GRID = "its encoder resizes its learned positions by another filter than the one that the engine gives weights of"
 
 REFUSED: dict[str, str] = {
     "gemma4": "no adapter for its encoders and its embeddings by layer is written",
-    "lfm2_vl": _LINEAR,
+    "lfm2_vl": _GRID,
     "minicpmv4_6": "its resampler needs sizes that the engine feeds to MiniCPM-V's older graphs only",
     "minicpmv4_7": "its resampler needs sizes that the engine feeds to MiniCPM-V's older graphs only",
     "paligemma": "all tokens of its prompt see each other in both directions, for which no engine mask can be widened",
-    "qwen3_5": _LINEAR,
 }
 
 # The section of config.json that says that a model has such an encoder.

@@ -23,6 +23,10 @@ from pipeline.graph.towers.qwen2_vl import (
 from pipeline.graph.towers.tower import Given, Tensors, Tower, require
 from pipeline.graph.tracer import Options, Tracer
 
+TAPS = (
+    Given("idx_tensor", lambda length: (4, 4 * length), torch.int64),
+    Given("weight_tensor", lambda length: (4, 4 * length)),
+)
 LEVELS = 3  # the engine's zeros for tokens without a picture have this many (MNN: omni.cpp, mExtraArgs)
 
 
@@ -65,33 +69,36 @@ def tower(model: Model, folder: Path, options: Options) -> Tower:
     visual, merge = model.model.visual, int(vision.spatial_merge_size)
 
     def call(given: Tensors) -> list[torch.Tensor]:
-        found = visual(
-            given["patches"],
-            grid_thw=None,
-            position_ids=given["position_ids"].transpose(0, 1),
-            cu_seqlens=given["attention_mask"],
-            max_seqlen=1,
-            interp_indices=given["idx_tensor"].transpose(0, 1),
-            interp_weights=given["weight_tensor"].transpose(0, 1),
-        )
+        found = visual(given["patches"], grid_thw=None, **interpolated(given))
         features = torch.stack(found.deepstack_features)
         if options.exact_positions:  # the engine makes the text's zeros as wide as these
             features = torch.nn.functional.pad(features, (0, QwenDecoder(model.config, exact=True).markers))
         return [rows(found.pooler_output, given["position_ids"], merge, options), features]
 
-    taps = (
-        Given("idx_tensor", lambda length: (4, 4 * length), torch.int64),
-        Given("weight_tensor", lambda length: (4, 4 * length)),
-    )
-    side = int(vision.num_position_embeddings**0.5)
-    keys = {**engine_keys(model.config, folder, centred=True), "has_deepstack": True, "num_grid_per_side": side}
     return Tower(
         kind="visual",
         roots=("model.visual",),
-        inputs=(*patch_inputs(3 * 2 * 16 * 16), *taps),
+        inputs=(*patch_inputs(3 * 2 * 16 * 16), *TAPS),
         outputs=("image_embeds", "deepstack_feature"),
         call=call,
-        engine=keys,
+        engine={**grid_keys(model.config, folder), "has_deepstack": True},
         preprocessing=preprocessing(vision, folder),
         notes=() if options.exact_positions else (ENGINE_POSITIONS,),
     )
+
+
+def interpolated(given: Tensors) -> dict[str, torch.Tensor | int]:
+    """What transformers' encoder would compute from the picture's grid, out of the graph's inputs."""
+    return {
+        "position_ids": given["position_ids"].transpose(0, 1),
+        "cu_seqlens": given["attention_mask"],
+        "max_seqlen": 1,
+        "interp_indices": given["idx_tensor"].transpose(0, 1),
+        "interp_weights": given["weight_tensor"].transpose(0, 1),
+    }
+
+
+def grid_keys(config: PretrainedConfig, folder: Path) -> dict[str, Any]:
+    """llm_config.json's keys of an encoder whose learned positions are a square grid."""
+    side = int(config.vision_config.num_position_embeddings**0.5)
+    return {**engine_keys(config, folder, centred=True), "num_grid_per_side": side}

@@ -8,6 +8,7 @@ from pipeline.mnn.rewrite.attention import rewrite_attention
 from pipeline.mnn.rewrite.graph import Json, Scope
 from pipeline.mnn.rewrite.linear import rewrite_linear
 from pipeline.mnn.rewrite.moe import rewrite_moe
+from pipeline.mnn.rewrite.recurrence import rewrite_recurrence
 from pipeline.mnn.rewrite.rope import rewrite_rope
 from pipeline.mnn.rewrite.table import rewrite_table
 
@@ -16,6 +17,7 @@ REWRITERS: dict[str, Callable[[Json, Scope], list[Json]]] = {
     "FakeLinear": rewrite_linear,
     "FusedAttention": rewrite_attention,
     "FusedRoPE": rewrite_rope,
+    "LinearAttention": rewrite_recurrence,
     "MoE": rewrite_moe,
     "Table": rewrite_table,
 }

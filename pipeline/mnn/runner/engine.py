@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pipeline
 from pipeline.errors import StageFailed
 from pipeline.mnn.runner import wire
-from pipeline.mnn.runner.product import Product, ProductError, check_weights, open_product
+from pipeline.mnn.runner.product import Product, ProductError, check_weights, open_product, refuse_recurrent
 
 Logits = npt.NDArray[np.float32]
 _LOG_LINES = 3
@@ -54,12 +54,14 @@ class Engine:
         self.product: Product = open_product(path)
         self.overrides = {} if sampled else {"sampler_type": "greedy"}
         self.overrides.update(overrides or {})
+        refuse_recurrent(self.product.folder, self.overrides if self.product.recurrent else {})
         self.timeout = timeout
         self.adapter = adapter
         self.stats: dict[str, float] = {}
         self.config: dict[str, Any] = {}
         self.loaded: set[str] = set()
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._has_state = False
         self._own_log = log is None
         self.log = log or _new_log()
         self._process: subprocess.Popen[bytes] | None = None
@@ -90,6 +92,7 @@ class Engine:
         )
         self.config = head["config"]
         self.loaded = {self.adapter} - {""}
+        self._has_state = False
         self.stats["load"] = head["seconds"]
 
     def select(self, adapter: str = "") -> None:
@@ -152,6 +155,7 @@ class Engine:
 
     def logits(self, ids: Sequence[int]) -> Logits:
         """float32 [len(ids), vocab] of a fresh sequence; the cache is empty afterwards."""
+        self._start_over(len(ids))
         head, arrays = self._call("logits", ids=self._checked(ids))
         if arrays[0].shape[0] != len(ids):
             raise self._failure(f"gave {arrays[0].shape[0]} rows of logits for {len(ids)} tokens")
@@ -160,6 +164,8 @@ class Engine:
 
     def prefill(self, ids: Sequence[int], keep: bool = False) -> Logits:
         """float32 [vocab] after `ids`; a fresh sequence unless `keep` appends them to the cached one."""
+        if not keep:
+            self._start_over(len(ids))
         head, arrays = self._call("prefill", ids=self._checked(ids), keep=keep)
         self._count("prefill", head)
         return arrays[0]
@@ -171,7 +177,12 @@ class Engine:
         return arrays[0]
 
     def erase(self, begin: int) -> None:
-        """Forgets the cached tokens from position `begin` on."""
+        """Forgets the cached tokens from position `begin` on. EngineError for a model with a recurrent state."""
+        if self.product.recurrent:
+            raise EngineError(
+                f"{self.product.folder.name}: the model's recurrent state cannot be taken back",
+                "start a fresh sequence",
+            )
         self._call("erase", begin=begin)
 
     def generate(self, ids: Sequence[int], max_new_tokens: int) -> list[int]:
@@ -179,6 +190,7 @@ class Engine:
 
         Raises EngineError when it gives none, or ends early without a stop id (how it reports an internal error).
         """
+        self._start_over(len(ids))
         head, _ = self._call("generate", ids=self._checked(ids), max_new_tokens=max_new_tokens)
         new = list(head["ids"])
         self._count("generate", head)
@@ -189,6 +201,8 @@ class Engine:
 
     def response(self, prompt: str, max_new_tokens: int = 128) -> str:
         """The engine's own answer to a user's message, through its template, tokenizer and sampler."""
+        if self.product.recurrent:
+            self._start_over(len(self.tokenize(prompt)))
         head, _ = self._call("response", prompt=prompt, max_new_tokens=max_new_tokens)
         self._count("response", head)
         if not head["text"]:
@@ -213,6 +227,17 @@ class Engine:
             self._scratch = None
         if self._own_log and not keep_log:
             self.log.unlink(missing_ok=True)
+
+    def _start_over(self, count: int) -> None:
+        """Called before a fresh sequence that begins with `count` tokens.
+
+        The engine sets a recurrent state to zero before two tokens or more only (CPULinearAttention.cpp, tag 3.6.1):
+        before a single one, only a new child is sure to have none.
+        """
+        if self.product.recurrent and self._has_state and count < 2:
+            self.close(keep_log=True)
+            self.load()
+        self._has_state = True
 
     def _check_adapter(self, adapter: str) -> None:
         if not adapter:

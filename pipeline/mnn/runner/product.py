@@ -5,16 +5,20 @@ A weight file 1,000 bytes short loads and talks nonsense, a token id out of rang
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StageFailed, UserError
 from pipeline.mnn import flatbuffer, schema
+from pipeline.mnn.flatbuffer import Table
 from pipeline.runtime.check import check
 from pipeline.runtime.keys import KEYS
 from pipeline.runtime.product import outside_folder
+from pipeline.runtime.recurrent import check_recurrent
 
 Json = dict[str, Any]
 # The largest line 3 of a tokenizer file that is read for its stop ids.
@@ -30,7 +34,8 @@ class Product:
     """A checked product. config: config.json with llm_config.json merged over it, as the engine does.
 
     vocab_size: rows of the embedding. stop_ids: what ends a generation, from the tokenizer file. manifest: what the
-    export wrote beside them, {} for a product of another exporter.
+    export wrote beside them, {} for a product of another exporter. recurrent: the model has a state from token to token
+    beside attention's keys and values, of which nothing can be taken back (pipeline/runtime/recurrent.py).
     """
 
     folder: Path
@@ -39,6 +44,7 @@ class Product:
     vocab_size: int
     stop_ids: tuple[int, ...]
     manifest: Json = field(default_factory=dict)
+    recurrent: bool = False
 
     @property
     def positions(self) -> int:
@@ -69,6 +75,8 @@ def open_product(path: Path | str) -> Product:
     tokenizer = _existing(product, "tokenizer_file", "tokenizer.txt")
     check_weights(model, _existing(product, "llm_weight", "llm.mnn.weight"))
     manifest = folder / "manifest.json"
+    recurrent = is_recurrent(model.read_bytes())
+    refuse_recurrent(folder, config if recurrent else {})
     return Product(
         folder=folder,
         config_file=config_file,
@@ -76,6 +84,7 @@ def open_product(path: Path | str) -> Product:
         vocab_size=_embedding_rows(product),
         stop_ids=read_stop_ids(tokenizer),
         manifest=_read_json(manifest) if manifest.is_file() else {},
+        recurrent=recurrent,
     )
 
 
@@ -84,6 +93,12 @@ def _refuse_paths(folder: Path, config: Json) -> None:
     paths = {name: value for name, value in config.items() if name in KEYS and KEYS[name].path}
     for line in (*check(paths), *outside_folder(config)):
         raise UserError(f"{folder}: {line}", "mend config.json, or export the product again")
+
+
+def refuse_recurrent(folder: Path, config: Json) -> None:
+    """Raises UserError for keys with which the engine would run a model with a recurrent state wrongly."""
+    for line in check_recurrent(config):
+        raise UserError(f"{folder}: {line}", "take the key out")
 
 
 def check_weights(model: Path, weight: Path) -> None:
@@ -97,18 +112,26 @@ def check_weights(model: Path, weight: Path) -> None:
 
 def external_end(mnn: bytes) -> int:
     """The end of the last range of the weight file that the model refers to, in bytes."""
-    net = flatbuffer.root(mnn)
-    operators = net.tables(schema.NET_OPS)
-    for subgraph in net.tables(schema.NET_SUBGRAPHS):
-        operators += subgraph.tables(schema.SUBGRAPH_NODES)
     ends = [0]
-    for operator in operators:
-        kind = schema.UNION_TYPES.get(operator.uint8(schema.OP_MAIN_TYPE))
+    for kind, operator in _operators(mnn):
         main = operator.table(schema.OP_MAIN)
-        external = main.vector(schema.EXTERNAL_SLOTS[kind], "<i8") if kind and main else None
+        external = main.vector(schema.EXTERNAL_SLOTS[kind], "<i8") if kind in schema.EXTERNAL_SLOTS and main else None
         if external is not None and external.size:
             ends.append(int(external.sum()))
     return max(ends)
+
+
+def is_recurrent(mnn: bytes) -> bool:
+    """True if any operator of the model keeps a state from token to token that is no cache of keys and values."""
+    return any(kind == "LinearAttentionParam" for kind, _ in _operators(mnn))
+
+
+def _operators(mnn: bytes) -> Iterator[tuple[str, Table]]:
+    """Every operator with the name of its parameters' type, "" for one that schema.py does not list."""
+    net = flatbuffer.root(mnn)
+    subgraphs = [subgraph.tables(schema.SUBGRAPH_NODES) for subgraph in net.tables(schema.NET_SUBGRAPHS)]
+    for operator in itertools.chain(net.tables(schema.NET_OPS), *subgraphs):
+        yield schema.UNION_TYPES.get(operator.uint8(schema.OP_MAIN_TYPE), ""), operator
 
 
 def read_stop_ids(tokenizer: Path) -> tuple[int, ...]:
