@@ -230,5 +230,5 @@ def test_a_norm_weight_that_is_not_in_the_small_file(tmp_path: Path) -> None:
 def test_the_stage_reads_no_weights() -> None:
     (files,) = (edge.files for edge in graph.STAGE.inputs if edge.stage == "checkpoint")
     assert {name for name in files if not name.endswith(".json")} == {"small.safetensors", "*.py"}
-    assert [edge.stage for edge in graph.STAGE.inputs] == ["checkpoint"]
+    assert [edge.stage for edge in graph.STAGE.inputs] == ["checkpoint", "pair"]  # neither holds a matrix
     assert not any(path.startswith("quant") for path in graph.STAGE.config)
