@@ -100,7 +100,10 @@ class Engine:
     def resolve(self, node: SourceNode, log: Log) -> SourceFiles:
         """The source's files; looked up once in a run."""
         if node.id not in self.sources:
-            self.sources[node.id] = self._listed(node) or self._found(node, log)
+            found = self._listed(node) or self._found(node, log)
+            size = sum(blob.size for blob in found.files.values())
+            self.executor.source_bytes = max(self.executor.source_bytes, size)
+            self.sources[node.id] = found
         return self.sources[node.id]
 
     def _listed(self, node: SourceNode) -> SourceFiles | None:

@@ -23,6 +23,8 @@ from pipeline.build.store import Record, Store, disk_full
 from pipeline.build.worker import describe, run_job
 from pipeline.errors import PipelineError, StageFailed
 
+LARGE = 800_000_000
+
 
 class Starts(Protocol):
     """What execution tells a console."""
@@ -36,7 +38,8 @@ class Starts(Protocol):
 
 @dataclass
 class Executor:
-    """Runs stages on one store. consumers: node id → stages that read it, so that their workers can warm up."""
+    """Runs stages on one store. consumers: node id → stages that read it, so that their workers can warm up;
+    source_bytes: of the largest source that is known by now."""
 
     store: Store
     code: CodeDigests
@@ -44,6 +47,7 @@ class Executor:
     budget: MemoryBudget = field(default_factory=MemoryBudget)
     spawner: Spawner = field(default_factory=Spawner)
     consumers: Mapping[str, list[Node]] = field(default_factory=dict)
+    source_bytes: int = 0
     _warm: dict[str, Worker] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
     _numbers: Any = field(default_factory=count)
@@ -91,7 +95,8 @@ class Executor:
             chosen = waiting[0]
             log = self.store.root / "logs" / f"{chosen.name}-warm-{next(self._numbers)}.log"
             worker = self.spawner.start(log, self.store.root / "tmp")
-            worker.warm(chosen.stage.warm)
+            large = chosen.stage.warm_large if self.source_bytes > LARGE else ()
+            worker.warm((*chosen.stage.warm, *large))
             self._warm[chosen.id] = worker
 
     def _worker(self, node: Node, log: Path, cwd: Path) -> Worker:

@@ -44,7 +44,8 @@ class Stage:
     module: dotted name of the module that holds `run`; its syntax tree and that of the pipeline modules it imports
     enter the action key. code: further modules, or packages with all in them, that `run` imports by computed names (one
     that is imported and was not found is an error). config: dotted recipe paths that `run` may read. tools:
-    distributions whose versions enter the key. warm: modules that the worker may import while inputs are built.
+    distributions whose versions enter the key. warm: modules that the worker may import while inputs are built;
+    warm_large: more of them, if the source is large (loading compiled loops takes longer than they save on small ones).
     in_process: True only for stages without torch, native code or much memory. memory: estimate in bytes of the
     worker's peak from the recipe, for the scheduler's budget.
     """
@@ -57,5 +58,6 @@ class Stage:
     in_process: bool = False
     code: tuple[str, ...] = ()
     warm: tuple[str, ...] = ()
+    warm_large: tuple[str, ...] = ()
     memory: Callable[[Mapping[str, Any]], int] = lambda recipe: 256 << 20
     applies: Callable[[Mapping[str, Any]], bool] = lambda recipe: True

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.abc import Loader
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
+
+from pipeline.graph.quick_symbols import put_stand_ins
+from pipeline.graph.stand_in import StandIn, put
 
 COMPILER = "torch._dynamo"
 _HELPER = f"{COMPILER}._trace_wrapped_higher_order_op"
@@ -33,40 +33,6 @@ _MODULES = ("transformers.masking_utils", "transformers.modeling_utils")
 def _as_it_is(function: Any = None, *_: Any, **__: Any) -> Any:
     """A decorator, with arguments or without, that changes nothing."""
     return (lambda decorated: decorated) if function is None else function
-
-
-class _StandIn(ModuleType):
-    """`torch._dynamo` until more is wanted than functions left as they are."""
-
-    disable = assume_constant_result = allow_in_graph = staticmethod(_as_it_is)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(_real(), name)
-
-
-class _Submodules:
-    """A finder for `torch._dynamo.<name>`: makes the stand-in the real package, which may bring that module along."""
-
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
-        """A spec for a module that is imported already; None for all others."""
-        if not name.startswith(f"{COMPILER}.") or not isinstance(sys.modules.get(COMPILER), _StandIn):
-            return None
-        _real()
-        return spec_from_loader(name, _Imported(sys.modules[name])) if name in sys.modules else None
-
-
-class _Imported(Loader):
-    """A loader of a module that is there."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self._module = module
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """The module itself."""
-        return self._module
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Nothing: it was run when it was imported."""
 
 
 class _IndexMode:
@@ -80,19 +46,10 @@ class _IndexMode:
         return self._real.__exit__(*error)
 
 
-def _real() -> ModuleType:
-    """torch's compiler itself, from now on in its place."""
-    if isinstance(sys.modules.get(COMPILER), _StandIn):
-        del sys.modules[COMPILER]
-    sys.modules.pop(_HELPER, None)
-    return importlib.import_module(COMPILER)
-
-
-def _stand_in() -> ModuleType:
-    found = find_spec(COMPILER)
-    module = _StandIn(COMPILER)
-    module.__path__ = list((found and found.submodule_search_locations) or [])
-    return module
+def _compiler() -> StandIn:
+    """`torch._dynamo` until more is wanted than functions left as they are."""
+    known = dict.fromkeys(("disable", "assume_constant_result", "allow_in_graph"), _as_it_is)
+    return StandIn(COMPILER, known, before=lambda: sys.modules.pop(_HELPER, None))
 
 
 @contextmanager
@@ -140,8 +97,8 @@ def load() -> None:
     """Imports torch and transformers; done when this module is imported, so that a worker may warm up with it."""
     if COMPILER in sys.modules or any(name in sys.modules for name in _MODULES):
         return
-    sys.modules[COMPILER] = _stand_in()
-    sys.meta_path.insert(0, _Submodules())
+    put(_compiler())
+    put_stand_ins()
     # A transformers that is built otherwise is imported as usual, only slower.
     with suppress(AttributeError, ImportError), _without_distributed(), _models_known():
         for name in _MODULES:

@@ -33,6 +33,7 @@ STAGE = Stage(
     ),
     tools=("numpy", "numba", "ml_dtypes"),
     warm=("pipeline.weights.writer", "pipeline.weights.source", "pipeline.checkpoint.open"),
+    warm_large=("pipeline.weights.kernels",),
     memory=lambda recipe: 512 << 20,
 )
 

@@ -33,7 +33,7 @@ def quick() -> dict[str, Any]:
     return _run(
         QUICK,
         "import pipeline.graph.export, torch, transformers.models as models",
-        "heavy = 'torch._dynamo.eval_frame', 'torch.distributed.tensor', 'sympy'",
+        "heavy = 'torch._dynamo.eval_frame', 'torch.distributed.tensor', 'sympy.core'",
         "told['heavy'] = [name for name in heavy if name in sys.modules]",
         "told['names'] = [sorted(models._modules), sorted(models._class_to_module.items())]",
         "told['distributed'] = torch.distributed.is_available()",
