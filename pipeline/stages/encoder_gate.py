@@ -1,4 +1,4 @@
-"""What the gates of embedding models and of cross-encoders share: a product of the files that will be shipped, judged."""
+"""What the gates of embedding models and of cross-encoders share: a product of the files to be shipped, judged."""
 
 from __future__ import annotations
 

@@ -103,6 +103,16 @@ def test_chat_switches_them(workshop: Workshop, split: Result) -> None:
     assert again == base == "The capital of France is Paris."
 
 
+def test_a_merged_adapter_is_proved_against_peft(workshop: Workshop, int4: Result, trained: Path) -> None:
+    result = workshop.export(MODEL, "quant=int8", "adapter=merge", f"adapter.path={trained}", "name=merged")
+    assert result.code == 0, result.out + result.err
+    report = workshop.manifest("merged")["verification"]["report"]
+    assert report["passed"] and report["figures"]["kld_mean"] < 0.02
+    with Engine(workshop.product("merged")) as engine:
+        prompt = engine.tokenize(engine.apply_template([{"role": "user", "content": QUESTIONS[0]}]))
+        assert engine.detokenize(engine.generate(prompt, 24)[:-1]) == ANSWERS[0]
+
+
 def test_a_refused_adapter_is_one_line(workshop: Workshop, int4: Result, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "half").mkdir()
     for path in trained.iterdir():
