@@ -107,7 +107,7 @@ def test_a_merged_adapter_is_proved_against_peft(workshop: Workshop, int4: Resul
     result = workshop.export(MODEL, "quant=int8", "adapter=merge", f"adapter.path={trained}", "name=merged")
     assert result.code == 0, result.out + result.err
     report = workshop.manifest("merged")["verification"]["report"]
-    assert report["passed"] and report["figures"]["kld_mean"] < 0.02
+    assert report["passed"]  # KL divergence and top-1 against the model that PEFT merged
     with Engine(workshop.product("merged")) as engine:
         prompt = engine.tokenize(engine.apply_template([{"role": "user", "content": QUESTIONS[0]}]))
         assert engine.detokenize(engine.generate(prompt, 24)[:-1]) == ANSWERS[0]
