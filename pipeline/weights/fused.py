@@ -51,10 +51,11 @@ def nearest(rows: NDArray[Any], precision: Precision) -> Packed | None:
     least, most, half = map(np.float32, (precision.least, precision.most, precision.half))
     steps = np.float32(precision.most if precision.symmetric else precision.steps)
     bits, rounded = np.empty(tile * block, np.uint32), np.empty(tile * block, np.uint32)
+    misses = np.empty(tile * block, np.float32)
     ends, grid, pairs = np.empty(2 * tile, np.uint32), np.empty(2 * tile, np.float32), np.empty(tile * block, np.uint8)
     _quantise(
         short, short.view(np.int16), block, tile, least, most, half, steps, bits, bits.view(np.float32), rounded,
-        rounded.view(np.float32), ends, ends.view(np.float32), grid, pairs, pairs.view(np.uint16), codes,
+        rounded.view(np.float32), ends, ends.view(np.float32), grid, misses, pairs, pairs.view(np.uint16), codes,
         alpha.view(np.uint16).reshape(-1), sums,
     )  # fmt: skip
     return Packed(codes, alpha[:, 0] if precision.symmetric else alpha, float(sums[0]), float(sums[1]))
@@ -135,39 +136,37 @@ def _grid(ends: F32, first: int, count: int, half: Any, steps: Any, grid: F32, s
         grid[2 * b + 1] = zero
 
 
-@compiled("void(float32[::1], int64, int64, float32[::1], float32, float32, float32, float32[::1])")
-def _round(values: F32, count: int, block: int, grid: F32, least: Any, most: Any, shift: Any, rounded: F32) -> None:
-    """Nearest code + `shift` of every value: its low bits are the code."""
+@compiled(
+    "void(float32[::1], int64, int64, float32[::1], float32, float32, float32, float32[::1], float32[::1])"
+)
+def _round(
+    values: F32, count: int, block: int, grid: F32, least: Any, most: Any, shift: Any, rounded: F32, misses: F32
+) -> None:
+    """Nearest code + `shift` of every value, whose low bits are the code, and what the code misses of the value."""
     for b in range(count):
         row = values[b * block : (b + 1) * block]
         out = rounded[b * block : (b + 1) * block]
+        miss = misses[b * block : (b + 1) * block]
+        scale = grid[2 * b]
         zero = grid[2 * b + 1]
-        divisor = grid[2 * b] if grid[2 * b] > np.float32(0) else np.float32(np.inf)
+        divisor = scale if scale > np.float32(0) else np.float32(np.inf)
         for i in range(row.size):
             code = (row[i] - zero) / divisor
             code = least if code < least else code
             code = most if code > most else code
-            out[i] = code + shift
+            whole = code + shift
+            out[i] = whole
+            miss[i] = row[i] - ((whole - shift) * scale + zero)
 
 
-@compiled(
-    "void(float32[::1], float32[::1], int64, int64, float32[::1], float32, float64[::1])", fastmath={"reassoc"}
-)
-def _measure(values: F32, rounded: F32, count: int, block: int, grid: F32, shift: Any, sums: F64) -> None:
-    """See plain.Loops.measure."""
-    for b in range(count):
-        row = values[b * block : (b + 1) * block]
-        code = rounded[b * block : (b + 1) * block]
-        scale = grid[2 * b]
-        zero = grid[2 * b + 1]
-        error = np.float32(0)
-        norm = np.float32(0)
-        for i in range(row.size):
-            miss = row[i] - ((code[i] - shift) * scale + zero)
-            error += miss * miss
-            norm += row[i] * row[i]
-        sums[0] += error
-        sums[1] += norm
+@compiled("float64(float32[::1], int64)", fastmath={"reassoc"})
+def _squares(values: F32, count: int) -> Any:
+    """The sum of the first `count` squares, in float32: a tile at a time, not a block, which would be too short to be
+    worth a vector's sum. See plain.Loops.measure."""
+    total = np.float32(0)
+    for i in range(count):
+        total += values[i] * values[i]
+    return np.float64(total)
 
 
 @compiled("void(uint32[::1], int64, uint8[::1], int64)")
@@ -188,13 +187,13 @@ def _nibbles(pairs: U16, count: int, codes: U8, start: int) -> None:
 
 @compiled(
     "void(uint16[::1], int16[::1], int64, int64, float32, float32, float32, float32, uint32[::1], float32[::1],"
-    "uint32[::1], float32[::1], uint32[::1], float32[::1], float32[::1], uint8[::1], uint16[::1], uint8[::1],"
-    "uint16[::1], float64[::1])"
+    "uint32[::1], float32[::1], uint32[::1], float32[::1], float32[::1], float32[::1], uint8[::1], uint16[::1],"
+    "uint8[::1], uint16[::1], float64[::1])"
 )
 def _quantise(
     short: U16, signed: I16, block: int, tile: int, least: Any, most: Any, half: Any, steps: Any, bits: U32,
-    values: F32, rounded_bits: U32, rounded: F32, ends_bits: U32, ends: F32, grid: F32, bytes_: U8, pairs: U16,
-    codes: U8, alpha: U16, sums: F64,
+    values: F32, rounded_bits: U32, rounded: F32, ends_bits: U32, ends: F32, grid: F32, misses: F32, bytes_: U8,
+    pairs: U16, codes: U8, alpha: U16, sums: F64,
 ) -> None:  # fmt: skip
     """All blocks of `short` to `codes` and `alpha`, a tile after the other; the rest is room for one tile.
 
@@ -211,8 +210,9 @@ def _quantise(
         _extremes(signed, first, count, block, ends_bits)
         _grid(ends, first, count, half, steps, grid, symmetric, alpha)
         _widen(short, first * block, size, bits)
-        _round(values, count, block, grid, least, most, shift, rounded)
-        _measure(values, rounded, count, block, grid, shift, sums)
+        _round(values, count, block, grid, least, most, shift, rounded, misses)
+        sums[0] += _squares(misses, size)
+        sums[1] += _squares(values, size)
         if whole:
             _bytes(rounded_bits, size, codes, first * block)
         else:
