@@ -76,7 +76,15 @@ def _open(request: Request) -> Session:
     code = CodeDigests(store.root / "code-digests.json")
     remote = remote_of(configs, terminal)
     executor = Executor(store, code, terminal, consumers=consumers(graph))
-    found = resolver(store, executor.warm_up_for if request.builds else _stay)
+
+    def wake(source: SourceNode) -> None:
+        """While a worker imports on one core: what keys will need, lest stages wait for it one by one."""
+        if request.builds:
+            executor.warm_up_for(source)
+            for node in graph.nodes.values():
+                code.closure(node.stage.module, node.stage.code)
+
+    found = resolver(store, wake)
     engine = Engine(executor, found, terminal, remote, always=request.always)
     if request.locked:
         from tasks.locking import hold_to_lock
@@ -117,10 +125,6 @@ class _Waking:
     def progress(self, done: int, total: int, what: str) -> None:
         self._wake()
         self._log.progress(done, total, what)
-
-
-def _stay(source: SourceNode) -> None:
-    """What is only asked for needs no workers."""
 
 
 def resolver(store: Store, wake: Callable[[SourceNode], None]) -> Resolver:

@@ -101,8 +101,9 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 def _imported() -> list[str]:
     """Files of the imported `pipeline` modules, so that the engine can tell one that the code digest missed."""
-    modules = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
-    return sorted(str(file) for name, file in modules if file and name.partition(".")[0] == "pipeline")
+    # No other module is even looked at: to ask a lazy one for its file is to import it.
+    ours = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "pipeline"]
+    return sorted(str(module.__file__) for module in ours if getattr(module, "__file__", None))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class StandIn(ModuleType):
         found = find_spec(name)  # before this takes its place; imports the module's parents
         super().__init__(name)
         self.__path__ = list((found and found.submodule_search_locations) or [])
+        self.__file__ = found.origin if found else None  # whoever looks through sys.modules asks for it
         self.__dict__.update(known)
         self._before = before
 
