@@ -24,7 +24,8 @@ def rewrite(
     adapter: Mapping[str, LowRank] | None = None,
     values: dict[str, Any] | None = None,
 ) -> Json:
-    """The skeleton with every placeholder replaced. `weights`: weights.json. Changes and returns `skeleton`.
+    """The skeleton with every placeholder replaced. `weights`: places.json, or weights.json, which says
+    more. Changes and returns `skeleton`.
 
     adapter: a split LoRA by linear; its numbers go into `values`, for `lora.fill`. Raises StageFailed for an unknown
     placeholder, for an adapter's linear that the graph has not, and when the graph's placeholders and the weight file's
@@ -50,18 +51,18 @@ def rewrite(
     skeleton["oplists"] = _rewritten(scope)
     if subgraphs:
         skeleton["subgraphs"] = subgraphs
-    _compare("weights.json", {*scope.linears, *scope.tables}, used)
+    _compare("places.json", {*scope.linears, *scope.tables}, used)
     _compare("the adapter's linears", adapter or {}, adapted)
     return skeleton
 
 
 def check_layout(layout: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
-    """Raises StageFailed when layout.json and weights.json do not name the same linears and tables."""
+    """Raises StageFailed when layout.json and the places do not name the same linears and tables."""
     for kind in ("linears", "tables"):
         wanted = {entry["name"] for entry in layout.get(kind, [])}
         found = set(weights.get(kind, {}))
         if wanted != found:
-            raise StageFailed(f"link: layout.json and weights.json differ in {kind}: {_difference(wanted, found)}")
+            raise StageFailed(f"link: layout.json and places.json differ in {kind}: {_difference(wanted, found)}")
 
 
 def link(

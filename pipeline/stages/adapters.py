@@ -19,7 +19,7 @@ STAGE = Stage(
         Input("split"),
         Input("checkpoint"),
         Input("graph", ("skeleton.json", "layout.json")),
-        Input("weights", ("weights.json",)),
+        Input("places", ("places.json",)),
         Input("config", ("config.json",)),
     ),
     config=("adapter.weight", "target.graph.fuse_c4", "target.mnnconvert"),
@@ -58,7 +58,7 @@ def _link(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, name
     from pipeline.mnn.converter import Converter
     from pipeline.mnn.link import link
 
-    weights = json.loads((inputs["weights"] / "weights.json").read_text(encoding="utf-8"))
+    places = json.loads((inputs["places"] / "places.json").read_text(encoding="utf-8"))
     target = config["target"]
     with tempfile.TemporaryDirectory(prefix="link-") as scratch:
         work = Path(scratch)
@@ -66,7 +66,7 @@ def _link(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, name
         fuse_c4 = bool(target["graph"]["fuse_c4"])
         skeleton = inputs["graph"] / "skeleton.json"
         try:
-            link(skeleton, weights, out, work, converter, fuse_c4, adapter=changes, name=f"{name}.mnn")
+            link(skeleton, places, out, work, converter, fuse_c4, adapter=changes, name=f"{name}.mnn")
         finally:
             if converter.log.is_file():
                 print(converter.log.read_text(encoding="utf-8", errors="replace"), flush=True)

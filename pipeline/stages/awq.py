@@ -9,7 +9,6 @@ from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
 from pipeline.calibrate.applies import MODEL_CONFIG, stream_memory, uses
-from pipeline.weights.config import PRECISION_CONFIG
 
 STAGE = Stage(
     name="awq",
@@ -19,10 +18,10 @@ STAGE = Stage(
         Input("adapter"),
         Input("checkpoint"),
         Input("graph", ("layout.json", "skeleton.json")),
+        Input("places"),
         Input("selftext"),
-        Input("sensitivity", ("sensitivity.json",)),
     ),
-    config=(*MODEL_CONFIG, *PRECISION_CONFIG, "quant.calibration"),
+    config=(*MODEL_CONFIG, "quant.calibration"),
     tools=("torch", "transformers", "tokenizers", "numpy", "numba"),
     warm=("torch", "transformers"),
     memory=stream_memory,
@@ -35,14 +34,14 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     from pipeline.calibrate.awq import find
     from pipeline.calibrate.folds import fold_points
     from pipeline.calibrate.prepare import prepared
-    from pipeline.weights.allocation import precisions_for
     from pipeline.weights.calibrated import save_importance
     from pipeline.weights.folds import save_folds
+    from pipeline.weights.places import PLACES, load_precisions
 
     ready = prepared(config, inputs)
     layout = ready.layout
     points = fold_points(json.loads((inputs["graph"] / "skeleton.json").read_text(encoding="utf-8")))
-    precisions = precisions_for(layout, config["quant"], inputs)
+    precisions = load_precisions(inputs["places"] / PLACES)
     found, squares = find(
         ready.stream, layout.linears, precisions, points, ready.sequences, layout.lm_head, log.progress
     )

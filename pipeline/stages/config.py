@@ -25,7 +25,7 @@ STAGE = Stage(
     module="pipeline.stages.config",
     inputs=(
         Input("graph", ("layout.json",)),
-        Input("weights", ("weights.json",)),
+        Input("places", ("places.json",)),
         Input("embedding", ("embedding.json",)),
         Input("tokenizer", ("tokenizer.json",)),
         Input("checkpoint", ("generation_config.json",)),
@@ -45,14 +45,14 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     embedding = _read(inputs["embedding"] / "embedding.json")
     tokenizer = _read(inputs["tokenizer"] / "tokenizer.json")
     generation = _read(inputs["checkpoint"] / "generation_config.json", missing={})
-    weights = _read(inputs["weights"] / "weights.json")
+    places = _read(inputs["places"] / "places.json")
 
     runtime = {**_files(embedding, tokenizer), **sampling(generation, engine, log.note), **target["runtime"]}
     model = _model(layout, tokenizer, engine)
     for kind in [kind for kind in ("visual", "audio") if f"{kind}_graph" in inputs]:
         model |= _read(inputs[f"{kind}_graph"] / "layout.json")["engine"]
         runtime[f"{kind}_model"] = f"{kind}.mnn"
-    tied = tied_rows(layout, weights, embedding, engine, str(target["tie_embeddings"]))
+    tied = tied_rows(layout, places, embedding, engine, str(target["tie_embeddings"]))
     if tied is not None:
         model["tie_embeddings"] = tied
     for name in [name for name in runtime if name in KEYS and KEYS[name].file == "llm_config"]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
 from pipeline.calibrate.applies import MODEL_CONFIG, stream_memory, uses
-from pipeline.weights.config import PRECISION_CONFIG
 
 STAGE = Stage(
     name="gptq",
@@ -18,10 +17,10 @@ STAGE = Stage(
         Input("adapter"),
         Input("checkpoint"),
         Input("graph", ("layout.json",)),
+        Input("places"),
         Input("selftext"),
-        Input("sensitivity", ("sensitivity.json",)),
     ),
-    config=(*MODEL_CONFIG, *PRECISION_CONFIG, "quant.calibration", "quant.act_order"),
+    config=(*MODEL_CONFIG, "quant.calibration", "quant.act_order"),
     tools=("torch", "transformers", "tokenizers", "numpy", "numba"),
     warm=("torch", "transformers"),
     memory=stream_memory,
@@ -33,15 +32,15 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     """Write solution-*.safetensors (codes, scales, zeros by linear) and statistics.safetensors (E[x²] by linear)."""
     from pipeline.calibrate.prepare import prepared
     from pipeline.calibrate.solve import solve_layers
-    from pipeline.weights.allocation import precisions_for
     from pipeline.weights.calibrated import save_importance, save_solution
+    from pipeline.weights.places import PLACES, load_precisions
 
     ready = prepared(config, inputs)
     layout = ready.layout
     squares = solve_layers(
         ready.stream,
         layout.linears,
-        precisions_for(layout, config["quant"], inputs),
+        load_precisions(inputs["places"] / PLACES),
         ready.sequences,
         layout.lm_head,
         bool(config["quant"]["act_order"]),

@@ -1,4 +1,4 @@
-"""Stage link: skeleton and weight places → llm.mnn and llm.mnn.json."""
+"""Stage link: skeleton and weight places → llm.mnn and llm.mnn.json. It runs while the weights are being written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STAGE = Stage(
     module=__name__,
     inputs=(
         Input("graph", ("skeleton.json", "layout.json")),
-        Input("weights", ("weights.json",)),
+        Input("places", ("places.json",)),
         Input("awq", ("folds.safetensors",)),
     ),
     config=("target.graph.fuse_c4", "target.mnnconvert"),
@@ -25,20 +25,20 @@ STAGE = Stage(
 
 
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
-    """Raises StageFailed when graph and weights do not belong together, or the converter fails."""
+    """Raises StageFailed when graph and places do not belong together, or the converter fails."""
     from pipeline.mnn.converter import Converter
     from pipeline.mnn.link import check_layout, link
 
     layout = json.loads((inputs["graph"] / "layout.json").read_text(encoding="utf-8"))
-    weights = json.loads((inputs["weights"] / "weights.json").read_text(encoding="utf-8"))
-    check_layout(layout, weights)
+    places = json.loads((inputs["places"] / "places.json").read_text(encoding="utf-8"))
+    check_layout(layout, places)
     target = config["target"]
     with tempfile.TemporaryDirectory(prefix="link-") as scratch:
         work = Path(scratch)
         converter = Converter(work / "converter.log", target.get("mnnconvert", ""))
         try:
             skeleton = _skeleton(inputs, work)
-            operators = link(skeleton, weights, out, work, converter, bool(target["graph"]["fuse_c4"]))
+            operators = link(skeleton, places, out, work, converter, bool(target["graph"]["fuse_c4"]))
         finally:
             _keep_log(converter.log)
     log.note(f"{operators} operators")

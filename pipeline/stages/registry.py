@@ -15,6 +15,7 @@ ORDER = (
     "selftext",
     "statistics",
     "sensitivity",
+    "places",
     "gptq",
     "awq",
     "weights",

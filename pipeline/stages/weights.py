@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.build.stage import Input, Log, Stage
-from pipeline.weights.config import PRECISION_CONFIG
 
 WEIGHT_FILE = "llm.mnn.weight"
 
@@ -20,17 +19,12 @@ STAGE = Stage(
         Input("adapter"),
         Input("checkpoint", ("tensors.json", "config.json")),
         Input("graph", ("layout.json",)),
+        Input("places"),
         Input("statistics"),
-        Input("sensitivity"),
         Input("gptq"),
         Input("awq"),
     ),
-    config=(
-        "adapter.mode",
-        "adapter.weight",
-        "target.scale_bits",
-        *PRECISION_CONFIG,
-    ),
+    config=("adapter.mode", "adapter.weight"),
     tools=("numpy", "numba", "ml_dtypes"),
     warm=("pipeline.weights.writer", "pipeline.weights.source", "pipeline.checkpoint.open"),
     warm_large=("pipeline.weights.kernels",),
@@ -41,24 +35,22 @@ STAGE = Stage(
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
     """Write llm.mnn.weight and weights.json (docs/architecture.md)."""
     from pipeline.checkpoint.open import open_model
-    from pipeline.weights.allocation import precisions_for
     from pipeline.weights.folds import Folds, load_folds
     from pipeline.weights.layout import load_layout
     from pipeline.weights.matrix import Encoder
+    from pipeline.weights.places import PLACES, load_precisions
     from pipeline.weights.plain import loops_for
-    from pipeline.weights.source import take_lattices
+    from pipeline.weights.source import lattices
     from pipeline.weights.writer import write
 
     layout = load_layout(inputs["graph"] / "layout.json")
-    precisions = precisions_for(layout, config["quant"], inputs)
+    precisions = load_precisions(inputs["places"] / PLACES)
     checkpoint = open_model(config, inputs)
     weights = sum(linear.out_features * linear.in_features for linear in layout.linears)
-    precisions, lattices, told = take_lattices(
-        layout, precisions, checkpoint, wide_only=(config.get("target") or {}).get("scale_bits") == 32
-    )
     importance, solutions = _calibrated(inputs)
     folds = load_folds(inputs["awq"]) if "awq" in inputs else Folds()
-    encoder = Encoder(checkpoint, loops_for(weights), importance, {**solutions, **lattices}, folds)
+    ready = {**solutions, **lattices(layout, precisions, checkpoint)}
+    encoder = Encoder(checkpoint, loops_for(weights), importance, ready, folds)
     written = write(
         out / WEIGHT_FILE,
         layout,
@@ -67,7 +59,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
         lambda done: log.progress(2 * done, 2 * weights, "weights"),
     )
     (out / "weights.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
-    log.note("; ".join(filter(None, (_summary(written), told))))
+    log.note(_summary(written))
 
 
 def _calibrated(inputs: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -24,6 +24,7 @@ from pipeline.stages import (
     embedding,
     link,
     pair,
+    places,
     tokenizer,
     visual_graph,
     visual_link,
@@ -36,7 +37,9 @@ from pipeline.verify import huggingface
 from pipeline.verify.metrics import Logits, relative_errors
 from pipeline.verify.product import EXACT, assemble
 
-STAGES: tuple[ModuleType, ...] = (checkpoint, pair, graph_stage, weights, embedding, link, tokenizer, config_stage)
+STAGES: tuple[ModuleType, ...] = (
+    checkpoint, pair, graph_stage, places, weights, embedding, link, tokenizer, config_stage,
+)  # fmt: skip
 ENCODERS: dict[str, tuple[ModuleType, ...]] = {
     "visual": (visual_graph, visual_weights, visual_link),
     "audio": (audio_graph, audio_weights, audio_link),

@@ -1,37 +1,18 @@
 """Bytes of a quantised matrix as the engine reads them (MNN 3.6.1, ConvolutionCommon.cpp, IDSTDecoder).
 
-header: u8 2, out and in as u16 (u32 if either is above 65,535), u8 2^bits (0 for 256), the signed codes as int8 list.
+header: see places.py.
 codes:  unsigned code + half, row by row, most significant bit first, one stream without padding between rows.
 alpha:  per block, row by row: zero and scale (asymmetric) or scale (symmetric), float16 or float32.
 """
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.weights.halves import halves
-from pipeline.weights.precision import FP16, Precision
+from pipeline.weights.precision import Precision
 from pipeline.weights.sizes import code_bytes
-
-U16_MAX = 0xFFFF
-
-
-def is_int32(out_features: int, in_features: int) -> bool:
-    """Whether the header's shape needs 32-bit numbers."""
-    return max(out_features, in_features) > U16_MAX
-
-
-def header(out_features: int, in_features: int, bits: int) -> bytes:
-    """The bytes before the codes; none for fp16."""
-    if bits == FP16:
-        return b""
-    shape = "<BII" if is_int32(out_features, in_features) else "<BHH"
-    half = 1 << (bits - 1)
-    codes = np.arange(-half, half, dtype=np.int8).tobytes()
-    return struct.pack(shape, 2, out_features, in_features) + bytes([(2 * half) & 0xFF]) + codes
 
 
 def pack(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

@@ -23,6 +23,7 @@ from pipeline.weights.precision import Precision
 
 F32 = NDArray[np.float32]
 ROWS = 4096
+SOURCE = "source"
 AGAIN = "rtn"
 """How linears without a lattice are quantised."""
 
@@ -58,35 +59,48 @@ def _picked(read: Callable[[int, int], NDArray[Any]], rows: NDArray[np.intp]) ->
     return read(first, int(rows.max()) + 1)[rows - first]
 
 
-def take_lattices(
+def follow_source(
     layout: Layout, precisions: Mapping[str, Precision], checkpoint: Checkpoint, wide_only: bool = False
-) -> tuple[dict[str, Precision], dict[str, PartsLattice], str]:
-    """The precisions with `source` replaced by what the checkpoint holds, the lattices by linear, and a line about it.
+) -> tuple[dict[str, Precision], str]:
+    """The precisions with `source` replaced by what the checkpoint holds, and a line about it. A linear without a
+    lattice that the engine can hold gets another algorithm, so that `source` says where `lattices` finds one.
 
-    wide_only: the engine reads scales of 32 bits only. Raises UserError if no linear at all has a lattice that the
-    engine can hold.
+    wide_only: the engine reads scales of 32 bits only. Raises UserError if no linear at all has such a lattice.
     """
-    resolved, lattices = dict(precisions), {}
-    wanted = [linear for linear in layout.linears if precisions[linear.name].algorithm == "source"]
+    resolved = dict(precisions)
+    wanted = [linear for linear in layout.linears if precisions[linear.name].algorithm == SOURCE]
     for linear in wanted:
-        lattice = _lattice(linear, checkpoint)
-        if lattice is None:
-            scale_bits = precisions[linear.name].scale_bits if wide_only else 16
-            resolved[linear.name] = replace(precisions[linear.name], algorithm=AGAIN, scale_bits=scale_bits)
-        else:
-            taken = lattices[linear.name] = PartsLattice(linear.parts, checkpoint)
-            precision = replace(
-                precisions[linear.name], bits=lattice.bits, block=lattice.block, symmetric=lattice.symmetric
-            )
-            narrow = precision.scale_bits == 16 or (not wide_only and _in_halves(taken, linear, precision))
-            resolved[linear.name] = replace(precision, scale_bits=16 if narrow else 32)
-    if wanted and not lattices:
+        resolved[linear.name] = _followed(linear, precisions[linear.name], checkpoint, wide_only)
+    taken = sum(resolved[linear.name].algorithm == SOURCE for linear in wanted)
+    if wanted and not taken:
         raise UserError(
             "quant=source, but no linear of this checkpoint is stored in codes that the engine can hold "
             f"({', '.join(sorted({str(checkpoint[linear.parts[0].tensor].dtype) for linear in wanted}))})",
             "choose another quant, say quant=int4",
         )
-    return resolved, lattices, _told(len(wanted), len(lattices))
+    return resolved, _told(len(wanted), taken)
+
+
+def lattices(
+    layout: Layout, precisions: Mapping[str, Precision], checkpoint: Checkpoint
+) -> dict[str, PartsLattice]:
+    """The lattice of every linear that keeps the source's codes, by `precisions` as `follow_source` gave them."""
+    return {
+        linear.name: PartsLattice(linear.parts, checkpoint)
+        for linear in layout.linears
+        if precisions[linear.name].algorithm == SOURCE
+    }
+
+
+def _followed(linear: Linear, asked: Precision, checkpoint: Checkpoint, wide_only: bool) -> Precision:
+    lattice = _lattice(linear, checkpoint)
+    if lattice is None:
+        return replace(asked, algorithm=AGAIN, scale_bits=asked.scale_bits if wide_only else 16)
+    precision = replace(asked, bits=lattice.bits, block=lattice.block, symmetric=lattice.symmetric)
+    narrow = precision.scale_bits == 16 or (
+        not wide_only and _in_halves(PartsLattice(linear.parts, checkpoint), linear, precision)
+    )
+    return replace(precision, scale_bits=16 if narrow else 32)
 
 
 def _in_halves(lattice: PartsLattice, linear: Linear, precision: Precision) -> bool:

@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.checkpoint.tensor import Checkpoint
-from pipeline.weights import packing, sizes
+from pipeline.weights import sizes
 from pipeline.weights.layout import Layout, Linear, Table
 from pipeline.weights.matrix import Encoder, finite
 from pipeline.weights.parts import check_parts, part_names, read_rows
+from pipeline.weights.places import Placement, place, place_tables, table_entry
 from pipeline.weights.plain import Packed
-from pipeline.weights.precision import FP16, Precision
+from pipeline.weights.precision import Precision
 
 ROW_BLOCK_BYTES = 4 << 20
 """Weights read at once by one thread, counted in bfloat16."""
@@ -33,47 +34,6 @@ DIGITS = 4
 """Significant digits of the error sums: their last ones depend on the CPU's vector width."""
 
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a linear lies in the file: byte offset and the sizes of its runs."""
-
-    linear: Linear
-    precision: Precision
-    offset: int
-
-    @property
-    def header(self) -> bytes:
-        return packing.header(self.linear.out_features, self.linear.in_features, self.precision.bits)
-
-    @property
-    def weight_bytes(self) -> int:
-        """Header and codes."""
-        weights = self.linear.out_features * self.linear.in_features
-        return len(self.header) + sizes.code_bytes(weights, self.precision.bits)
-
-    @property
-    def alpha_bytes(self) -> int:
-        return sizes.alpha_bytes(self.linear.out_features, self.linear.in_features, self.precision)
-
-    @property
-    def bias_bytes(self) -> int:
-        return 4 * self.linear.out_features if self.linear.bias else 0
-
-    @property
-    def end(self) -> int:
-        return self.offset + self.weight_bytes + self.alpha_bytes + self.bias_bytes
-
-
-def place(layout: Layout, precisions: Mapping[str, Precision]) -> list[Placement]:
-    """The linears one after the other, in the layout's order."""
-    placements: list[Placement] = []
-    offset = 0
-    for linear in layout.linears:
-        placements.append(Placement(linear, precisions[linear.name], offset))
-        offset = placements[-1].end
-    return placements
 
 
 def write(
@@ -91,12 +51,14 @@ def write(
     """
     placements = place(layout, precisions)
     _check(layout, encoder.checkpoint)
-    end = placements[-1].end if placements else 0
+    tables, end = place_tables(layout.tables, placements)
     with path.open("wb") as file, ThreadPoolExecutor(threads) as pool:
         target = _Target(file.fileno(), encoder)
         entries = dict(_linears(placements, target, pool, 2 * threads, progress))
-        tables, end = _tables(layout.tables, target, end)
-    return {"linears": entries, "tables": tables, "bytes": end}
+        for table, offset in tables:
+            _table(table, target, offset)
+    told = {table.name: table_entry(table, offset) for table, offset in tables}
+    return {"linears": entries, "tables": told, "bytes": end}
 
 
 @dataclass(frozen=True)
@@ -173,8 +135,11 @@ def _close(placement: Placement, blocks: list[Packed], target: _Target) -> dict[
     write_at(target.descriptor, alpha, position)
     if linear.bias:
         write_at(target.descriptor, _bias(linear, target.encoder), position + placement.alpha_bytes)
-    sums = [sum(block.squared_error for block in blocks), sum(block.squared_norm for block in blocks)]
-    return _entry(placement, *(float(f"{value:.{DIGITS}g}") for value in sums))
+    sums = {
+        "squared_error": sum(block.squared_error for block in blocks),
+        "squared_norm": sum(block.squared_norm for block in blocks),
+    }
+    return placement.entry() | {name: float(f"{value:.{DIGITS}g}") for name, value in sums.items()}
 
 
 def _bias(linear: Linear, encoder: Encoder) -> NDArray[np.float32]:
@@ -182,38 +147,14 @@ def _bias(linear: Linear, encoder: Encoder) -> NDArray[np.float32]:
     return finite(encoder.folds.bias(linear.name, bias), part_names(linear.bias))
 
 
-def _entry(placement: Placement, squared_error: float, squared_norm: float) -> dict[str, Any]:
-    linear, precision = placement.linear, placement.precision
-    return {
-        "external": [placement.offset, placement.weight_bytes, placement.alpha_bytes, placement.bias_bytes, 0],
-        "header_bytes": len(placement.header),
-        "bits": precision.bits,
-        "block": precision.block,
-        "symmetric": precision.symmetric,
-        "scale_bits": precision.scale_bits,
-        "shape_int32": precision.bits != FP16 and packing.is_int32(linear.out_features, linear.in_features),
-        "a_min": 0 if precision.symmetric else 1,
-        "out_features": linear.out_features,
-        "in_features": linear.in_features,
-        "algorithm": "fp16" if precision.bits == FP16 else precision.algorithm,
-        "squared_error": squared_error,
-        "squared_norm": squared_norm,
-    }
-
-
-def _tables(tables: tuple[Table, ...], target: _Target, offset: int) -> tuple[dict[str, Any], int]:
-    """Append the lookup tables in float32, rows block by block; their entries and the file's end."""
-    entries: dict[str, Any] = {}
-    for table in tables:
-        row = 4 * table.columns
-        entries[table.name] = {"external": [offset, table.rows * row]}
-        step = max(1, ROW_BLOCK_BYTES // row)
-        for start in range(0, table.rows, step):
-            stop = min(start + step, table.rows)
-            rows = read_rows(table.parts, target.encoder.checkpoint, start, stop).astype(np.float32)
-            write_at(target.descriptor, finite(rows, part_names(table.parts)), offset + start * row)
-        offset += table.rows * row
-    return entries, offset
+def _table(table: Table, target: _Target, offset: int) -> None:
+    """Write a lookup table in float32, rows block by block."""
+    row = 4 * table.columns
+    step = max(1, ROW_BLOCK_BYTES // row)
+    for start in range(0, table.rows, step):
+        stop = min(start + step, table.rows)
+        rows = read_rows(table.parts, target.encoder.checkpoint, start, stop).astype(np.float32)
+        write_at(target.descriptor, finite(rows, part_names(table.parts)), offset + start * row)
 
 
 def write_at(descriptor: int, values: NDArray[Any], offset: int) -> None:

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from pipeline.build.config import subset
 from pipeline.mnn.runner import Engine
 from pipeline.recipe.schema import Recipe
-from pipeline.stages import checkpoint, graph, link, weights
+from pipeline.stages import checkpoint, graph, link, places, weights
 
 Logits = npt.NDArray[np.float32]
 
@@ -43,11 +43,11 @@ class Silent:
 
 
 def build(source: Path, work: Path, allow_approximate: bool = False, fuse_c4: bool = True) -> Path:
-    """checkpoint → graph → weights → link in fp16; returns the product's folder, `work`/product."""
+    """checkpoint → graph → places → weights → link in fp16; returns the product's folder, `work`/product."""
     whole = recipe(allow_approximate, fuse_c4)
     folders = {"source": source, "adapter": work / "adapter"}
     folders["adapter"].mkdir(parents=True)
-    for module in (checkpoint, graph, weights, link):
+    for module in (checkpoint, graph, places, weights, link):
         stage = module.STAGE
         out = work / stage.name
         out.mkdir()

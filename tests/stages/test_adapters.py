@@ -37,7 +37,7 @@ def base(root: Path, family: str = "llama", **overrides: Any) -> dict[str, Path]
     """A tiny model and the stages of its base product."""
     source = write_model(root / "model", family, **overrides)
     selfcheck.build(source, root, selfcheck.fp16_recipe(MODEL, TARGET, {"allow_approximate": False}))
-    names = ("checkpoint", "graph", "weights", "embedding", "link", "tokenizer", "config")
+    names = ("checkpoint", "graph", "places", "weights", "embedding", "link", "tokenizer", "config")
     return {"source": source, "split": root / "split", **{name: root / name for name in names}}
 
 

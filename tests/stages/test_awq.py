@@ -16,10 +16,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from pipeline.calibrate.text import sequences
 from pipeline.errors import StageFailed
 from pipeline.mnn.rewrite.norm import divide_norms
-from pipeline.stages import awq, checkpoint, graph, link, weights
+from pipeline.stages import awq, checkpoint, graph, link, places, weights
 from pipeline.verify.huggingface import load_tokenizer
 from pipeline.weights.calibrated import load_importance
 from pipeline.weights.folds import Folds, load_folds
+from tests.stages.placing import placed
 from tests.stages.test_calibrated import CONFIG as GPTQ
 from tests.stages.test_weights import Recorder
 from tests.weights.helpers import dequantised
@@ -35,7 +36,7 @@ def config(**quant: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("awq")
-    folders = {name: root / name for name in ("source", "checkpoint", "graph", "awq")}
+    folders = {name: root / name for name in ("source", "checkpoint", "graph", "places", "awq")}
     for folder in folders.values():
         folder.mkdir()
     torch.manual_seed(0)
@@ -50,7 +51,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     tokenizer = Tokenizer(models.WordLevel({chr(33 + number): number for number in range(160)}, unk_token="!"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="!").save_pretrained(folders["source"])
-    for stage in (checkpoint, graph, awq):
+    for stage in (checkpoint, graph, places, awq):
         stage.run(config(), folders, folders[stage.STAGE.name], Recorder())
     return folders
 
@@ -123,7 +124,9 @@ def test_importance_is_that_of_the_divided_inputs(truth: Any, folds: Folds, fold
 def built(folders: dict[str, Path], out: Path, **quant: Any) -> dict[str, np.ndarray]:
     names = [name for name in folders if name != "awq" or quant.get("algorithm", "awq") == "awq"]
     out.mkdir()
-    weights.run(config(**quant), {name: folders[name] for name in names}, out, Recorder())
+    log = Recorder()
+    inputs = placed(config(**quant), {name: folders[name] for name in names}, out, log)
+    weights.run(config(**quant), inputs, out, log)
     entries = json.loads((out / "weights.json").read_text())["linears"]
     blob = (out / weights.WEIGHT_FILE).read_bytes()
     return {name: dequantised(blob, entry) for name, entry in entries.items()}
@@ -156,12 +159,9 @@ def test_eight_bits_of_scaled_weights_are_the_scaled_weights(
 def test_the_linked_graph_has_the_divided_gammas(
     folders: dict[str, Path], truth: Any, folds: Folds, tmp_path: Path
 ) -> None:
-    inputs = {**folders, "weights": tmp_path / "weights"}
-    inputs["weights"].mkdir()
-    weights.run(config(), folders, inputs["weights"], Recorder())
     out = tmp_path / "link"
     out.mkdir()
-    link.run(config(), inputs, out, Recorder())
+    link.run(config(), folders, out, Recorder())
     operators = json.loads((out / "llm.mnn.json").read_text())["oplists"]
     gammas = [one["main"]["gamma"] for one in operators if one["type"] == "LayerNorm"]
     model = scaled(truth, folds).model

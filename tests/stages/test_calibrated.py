@@ -17,11 +17,13 @@ from pipeline.errors import UserError
 from pipeline.recipe.compose import compose
 from pipeline.recipe.conf import SHIPPED
 from pipeline.recipe.early import refuse_impossible
-from pipeline.stages import checkpoint, gptq, graph, selftext, sensitivity, statistics, weights
+from pipeline.stages import checkpoint, gptq, graph, places, selftext, sensitivity, statistics, weights
 from pipeline.weights.calibrated import load_importance, load_solutions
+from tests.stages.placing import placed
 from tests.stages.test_weights import Recorder
 from tests.weights.helpers import dequantised
 
+STAGES = ("source", "checkpoint", "graph", "statistics", "sensitivity", "places", "gptq")
 CONFIG: dict[str, Any] = {
     "model": {"trust_remote_code": False, "name": "tiny", "gptq_path": "", "allow_pickle": False,
               "task": "text", "pooling": ""},
@@ -39,7 +41,7 @@ CONFIG: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("stages")
-    folders = {name: root / name for name in ("source", "checkpoint", "graph", "statistics", "sensitivity", "gptq")}
+    folders = {name: root / name for name in STAGES}
     for folder in folders.values():
         folder.mkdir()
     torch.manual_seed(0)
@@ -53,14 +55,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     turns = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
     fast.chat_template = turns + "{% if add_generation_prompt %}<a>{% endif %}"
     fast.save_pretrained(folders["source"])
-    for stage in (checkpoint, graph, statistics, sensitivity, gptq):
+    for stage in (checkpoint, graph, statistics, sensitivity, places, gptq):
         stage.run(CONFIG, folders, folders[stage.STAGE.name], Recorder())
     return folders
 
 
 def built(folders: dict[str, Path], out: Path, names: tuple[str, ...], **quant: Any) -> dict[str, Any]:
     inputs = {name: folders[name] for name in ("source", "checkpoint", "graph", *names)}
-    weights.run({**CONFIG, "quant": {**CONFIG["quant"], **quant}}, inputs, out, Recorder())
+    changed, log = {**CONFIG, "quant": {**CONFIG["quant"], **quant}}, Recorder()
+    weights.run(changed, placed(changed, inputs, out, log), out, log)
     return json.loads((out / "weights.json").read_text())["linears"]  # type: ignore[no-any-return]
 
 

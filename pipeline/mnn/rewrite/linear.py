@@ -14,7 +14,7 @@ from pipeline.mnn.rewrite.lora import add_low_rank
 def rewrite_linear(operator: Json, scope: Scope) -> list[Json]:
     """Attributes: name, in_features, out_features, and rank (of the traced output; 3 when left out).
 
-    Raises StageFailed when weights.json has no such linear, or one of another shape.
+    Raises StageFailed when places.json has no such linear, or one of another shape.
     """
     name = scope.prefix + attribute(operator, "name")
     weight = scope.weight("linears", name)
