@@ -25,7 +25,7 @@ def test_another_budget_or_algorithm_measures_nothing_again(algorithm: str) -> N
     found = [nodes("quant=auto", f"quant.algorithm={algorithm}", budget) for budget in BUDGETS]
     assert len({one["sensitivity"].id for one in found} | {nodes("quant=auto")["sensitivity"].id}) == 1
     assert len({one["weights"].id for one in found}) == len(BUDGETS)
-    assert all("sensitivity" in one["weights"].inputs for one in found)
+    assert all("sensitivity" in one["places"].inputs and "places" in one["weights"].inputs for one in found)
 
 
 @pytest.mark.parametrize("change", ["quant.calibration.seed=1", "quant.symmetric=true", "quant.scale_bits=32"])
