@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.build.code import CodeDigests
+from pipeline.build.code import CodeDigests, memo_file
 from pipeline.build.console import Terminal
 from pipeline.build.engine import Engine, RemoteStore, Resolver, SourceFiles
 from pipeline.build.execution import Executor
@@ -73,7 +73,7 @@ def _open(request: Request) -> Session:
     hold_shared(store.lock_path("gc"))
     graph = build_graph(configs, registry.stages(), artifacts())
     terminal = Terminal(many=len(configs) > 1)
-    code = CodeDigests(store.root / "code-digests.json")
+    code = CodeDigests(memo_file(store.root))
     remote = remote_of(configs, terminal)
     executor = Executor(store, code, terminal, consumers=consumers(graph))
 

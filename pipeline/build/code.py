@@ -11,6 +11,7 @@ import ast
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,15 @@ ROOT = Path(__file__).resolve().parents[2]
 UNCOUNTED = ("pipeline.build", "pipeline.errors")
 SOURCE_SUFFIXES = (".py", ".pyc", ".pyi", ".so")
 MEMO_FORMAT = 1
+
+
+def memo_file(store: Path) -> Path:
+    """Where digests of this code are remembered: beside its bytecode, so that a new store need not parse the code again
+    (a second of every first build); in the store where Python writes no bytecode there. Named after the Python version,
+    as bytecode is: syntax trees differ."""
+    folder = ROOT / "pipeline" / "__pycache__"
+    beside = not sys.dont_write_bytecode and sys.pycache_prefix is None and os.access(folder, os.W_OK)
+    return (folder if beside else store) / f"code-digests.{sys.implementation.cache_tag}.json"
 
 
 class CodeDigests:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build.code import ROOT, CodeDigests, code_digest
+from pipeline.build.code import ROOT, CodeDigests, code_digest, memo_file
 
 BEFORE = '"""Module."""\nimport os\n\n\ndef run():\n    """Doc."""\n    return 1  # one\n'
 
@@ -121,6 +122,31 @@ def test_the_memo_is_used_and_noticed_changes_beat_it(app: Path) -> None:
 def test_a_damaged_memo_is_as_good_as_none(app: Path, text: str) -> None:
     (app / "memo.json").write_text(text)
     assert CodeDigests(app / "memo.json", app).closure("app.stage") == closure(app)
+
+
+def test_a_new_store_finds_the_digests_beside_the_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    monkeypatch.setattr("sys.pycache_prefix", None)
+    found = memo_file(tmp_path)
+    assert found == memo_file(tmp_path / "another")
+    assert found.parent == Path(importlib.util.cache_from_source(str(ROOT / "pipeline/errors.py"))).parent
+    assert found.name.split(".")[1] == sys.implementation.cache_tag
+
+
+@pytest.mark.parametrize(("name", "value"), [("sys.dont_write_bytecode", True), ("sys.pycache_prefix", "/elsewhere")])
+def test_where_python_leaves_no_bytecode_the_store_has_them(
+    name: str, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(name, value)
+    assert memo_file(tmp_path).parent == tmp_path
+
+
+def test_an_installation_that_cannot_be_written_leaves_them_to_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.dont_write_bytecode", False)
+    monkeypatch.setattr("pipeline.build.code.ROOT", tmp_path / "nowhere")
+    assert memo_file(tmp_path).parent == tmp_path
 
 
 def test_the_engine_itself_does_not_count() -> None:
