@@ -1,8 +1,8 @@
 """From a picture to what the engine must be given so that the encoder sees the model's own pixels.
 
 The engine resizes bilinearly without antialias; transformers' processors do not. A picture that already has the size
-which `<hw>` names passes through the engine's resize unchanged, so the resizing is done here, by PIL, as transformers
-does it.
+which `<hw>` names passes through the engine's resize unchanged, so the resizing is done here as transformers does it:
+by PIL, or as torch does where a family's processor has no other way (`antialias.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.media.sizes import longest_edge, smart_resize, tile_grid, whole_tiles
+from pipeline.media.antialias import resize
+from pipeline.media.sizes import (
+    flexible_grid,
+    flexible_size,
+    is_large,
+    longest_edge,
+    smart_resize,
+    tile_grid,
+    whole_tiles,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,6 +90,20 @@ def _stacked(picture: Image, facts: Mapping[str, Any], size: tuple[int, int] | N
     return Prepared((stack,))
 
 
+def _flexible(picture: Image, facts: Mapping[str, Any], size: tuple[int, int] | None) -> Prepared:
+    """One picture of nearly its own shape; of a large one tiles row by row, then the whole as thumbnail."""
+    height, width = size or (picture.height, picture.width)
+    bounds = int(facts["min_pixels"]), int(facts["max_pixels"])
+    whole = resize(picture, *flexible_size(height, width, int(facts["unit"]), *bounds))
+    if not facts["split"] or not is_large(height, width, int(facts["unit"]), bounds[1] * float(facts["tolerance"])):
+        return Prepared((whole,))
+    side = int(facts["side"])
+    rows, columns = flexible_grid(height, width, side, int(facts["min_tiles"]), int(facts["max_tiles"]))
+    large = resize(picture, rows * side, columns * side)
+    tiles = [_cut(large, side, row, column) for row in range(rows) for column in range(columns)]
+    return Prepared((*tiles, *([whole] if facts["thumbnail"] else [])), rows, columns)
+
+
 def _square(picture: Image, facts: Mapping[str, Any], size: tuple[int, int] | None) -> Prepared:
     """One size for every picture, whatever its shape and whatever was asked for."""
     return Prepared((_resized(picture, int(facts["side"]), int(facts["side"]), facts),))
@@ -98,4 +121,10 @@ def _resized(picture: Image, height: int, width: int, facts: Mapping[str, Any]) 
     return picture.resize((width, height), Image.Resampling(int(facts["resample"])))
 
 
-_KINDS = {"smart_resize": _smart, "tiles": _tiles, "stacked_tiles": _stacked, "square": _square}
+_KINDS = {
+    "smart_resize": _smart,
+    "tiles": _tiles,
+    "stacked_tiles": _stacked,
+    "flexible": _flexible,
+    "square": _square,
+}

@@ -65,12 +65,13 @@ def tokenize(
     _refuse_stray(engine, without_media(text), facts)
     prepared = [_prepared(name, facts, allow_net) for name in names]
     words = [_write(one, scratch, number) for number, one in enumerate(prepared)]
-    if facts["kind"] != "tiles":
+    expand = _EXPANSIONS.get(facts["kind"])
+    if expand is None:
         pieces = iter(["".join((facts.get("before", ""), *group, facts.get("after", ""))) for group in words])
         return engine.tokenize(_PICTURE.sub(lambda _: next(pieces), text)), len(names)
     for word in (word for group in words for word in group):
         engine.tokenize(word)  # for the embedding that the engine then holds; the ids come from the model's own prompt
-    expanded = iter([_expanded(one, facts) for one in prepared])
+    expanded = iter([expand(one, facts) for one in prepared])
     return engine.tokenize(_PICTURE.sub(lambda _: next(expanded), text)), len(names)
 
 
@@ -117,6 +118,22 @@ def _expanded(one: Prepared, facts: dict[str, Any]) -> str:
         for row in range(one.rows)
     ]
     return "".join(rows) + ("\n" if rows else "") + f"{fake}{whole}{places}{fake}"
+
+
+def _flexible(one: Prepared, facts: dict[str, Any]) -> str:
+    """The text that stands for a picture of any shape: itself, or its tiles row by row and its thumbnail
+    (transformers: lfm2_vl's processor, `_build_image_tokens`)."""
+    start, end, thumbnail, image = (str(facts["words"][name]) for name in ("start", "end", "thumbnail", "image"))
+    unit = int(facts["unit"])
+    places = [image * (picture.height // unit * (picture.width // unit)) for picture in one.pictures]
+    tiles = [(row + 1, column + 1) for row in range(one.rows) for column in range(one.columns)]
+    names = [f"<|img_row_{row}_col_{column}|>" for row, column in tiles]
+    names += [thumbnail if tiles else ""] * (len(places) - len(tiles))
+    return start + "".join(name + run for name, run in zip(names, places, strict=True)) + end
+
+
+# Families whose prompt has tokens between a picture's tiles, which the engine would not write so.
+_EXPANSIONS = {"tiles": _expanded, "flexible": _flexible}
 
 
 def _refuse_stray(engine: Tokenizer, text: str, facts: dict[str, Any]) -> None:

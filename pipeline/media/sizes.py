@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from pipeline.errors import UserError
 
@@ -14,18 +15,42 @@ def smart_resize(height: int, width: int, unit: int, min_pixels: int, max_pixels
 
     transformers: qwen2_vl's image processor, `smart_resize`. Raises UserError for a ratio above 200.
     """
+    _check_ratio(height, width)
+    rounded = round(height / unit) * unit, round(width / unit) * unit
+    return _bounded(height, width, rounded, unit, min_pixels, max_pixels)
+
+
+def flexible_size(height: int, width: int, unit: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """As smart_resize, but no side is rounded to 0. transformers: lfm2_vl's image processor, `smart_resize`, which
+    takes any ratio: of a line of pixels it makes thousands of patches, for whose mask a machine may lack the memory."""
+    _check_ratio(height, width)
+    rounded = max(unit, round(height / unit) * unit), max(unit, round(width / unit) * unit)
+    return _bounded(height, width, rounded, unit, min_pixels, max_pixels)
+
+
+def is_large(height: int, width: int, unit: int, most_pixels: float) -> bool:
+    """Whether a picture is cut into tiles. transformers: lfm2_vl's image processor, `_is_image_too_large`."""
+    tall, wide = (max(unit // 2, round(side / unit) * unit) for side in (height, width))  # at least one patch
+    return tall * wide > most_pixels
+
+
+def _check_ratio(height: int, width: int) -> None:
     if max(height, width) > LARGEST_RATIO * min(height, width):
         raise UserError(
             f"a picture of {height} x {width} is more than {LARGEST_RATIO} times longer than wide", "cut it"
         )
-    tall, wide = round(height / unit) * unit, round(width / unit) * unit
-    if tall * wide > max_pixels:
+
+
+def _bounded(
+    height: int, width: int, rounded: tuple[int, int], unit: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    if math.prod(rounded) > max_pixels:
         scale = math.sqrt(height * width / max_pixels)
         return max(unit, math.floor(height / scale / unit) * unit), max(unit, math.floor(width / scale / unit) * unit)
-    if tall * wide < min_pixels:
+    if math.prod(rounded) < min_pixels:
         scale = math.sqrt(min_pixels / (height * width))
         return math.ceil(height * scale / unit) * unit, math.ceil(width * scale / unit) * unit
-    return tall, wide
+    return rounded
 
 
 def tile_grid(height: int, width: int, side: int, least: int, most: int) -> tuple[int, int]:
@@ -33,10 +58,20 @@ def tile_grid(height: int, width: int, side: int, least: int, most: int) -> tupl
 
     transformers: got_ocr2's image processor, `get_optimal_tiled_canvas`.
     """
-    grids = sorted(
-        [(c, r) for c in range(1, most + 1) for r in range(1, most + 1) if least <= c * r <= most],
-        key=lambda grid: grid[0] * grid[1],
-    )
+    grids = [(c, r) for c in range(1, most + 1) for r in range(1, most + 1) if least <= c * r <= most]
+    return _nearest_grid(height, width, side, grids)
+
+
+def flexible_grid(height: int, width: int, side: int, least: int, most: int) -> tuple[int, int]:
+    """As tile_grid, of equally many tiles in the order of transformers: lfm2_vl's image processor, `_target_ratios`,
+    which sorts a set."""
+    counts = range(least, most + 1)
+    grids = [(c, r) for n in counts for c in range(1, n + 1) for r in range(1, n + 1) if least <= c * r <= most]
+    return _nearest_grid(height, width, side, set(grids))
+
+
+def _nearest_grid(height: int, width: int, side: int, candidates: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    grids = sorted(candidates, key=math.prod)
     ratio, area = width / height, width * height
     best, least_difference = (1, 1), math.inf
     for columns, rows in grids:

@@ -75,8 +75,13 @@ def reference_rows(
     import torch
     from transformers import AutoImageProcessor
 
+    from pipeline.verify import torch_pictures
+
     loader: Any = AutoImageProcessor
-    processor = loader.from_pretrained(str(source), backend="pil")
+    if model.config.model_type in torch_pictures.PROCESSORS:
+        processor = torch_pictures.processor(model.config.model_type, source)
+    else:
+        processor = loader.from_pretrained(str(source), backend="pil")
     inputs = dict(processor(images=[list(pictures)] if _is_nested(processor) else list(pictures), return_tensors="pt"))
     for count in ("num_patches", "num_crops"):
         inputs.pop(count, None)

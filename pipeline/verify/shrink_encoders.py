@@ -18,6 +18,7 @@ TOKENS = (
     *("<|image|>", "<|video|>", "<|vision_start|>", "<|vision_end|>"),
     *("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<start_of_image>", "<end_of_image>"),
     *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
+    *("<|image_start|>", "<|image_end|>", "<|img_thumbnail|>"),
 )
 FIELDS = (
     *("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),

@@ -22,10 +22,12 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
+TILES = tuple(f"<|img_row_{row}_col_{column}|>" for row in range(1, 4) for column in range(1, 4))
 SPECIALS = (
     *("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
     *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
     *("<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>", "<start_of_image>", "<end_of_image>"),
+    *("<|image_start|>", "<|image_end|>", "<|img_thumbnail|>", *TILES),
 )
 FIRST = 256  # ids of the special tokens begin after the bytes
 START, END, IMAGE, VIDEO = (FIRST + SPECIALS.index(f"<|{name}|>") for name in (
@@ -94,6 +96,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
             "image_size": [64, 64], "patch_size": [8, 8],
         },
+        "image_token_id": IMAGE,
+        "tie_word_embeddings": True,
+    },
+    "lfm2_vl": {
+        "text_config": {
+            **TEXT, "model_type": "lfm2", "block_ff_dim": 192, "conv_L_cache": 3, "num_hidden_layers": 3,
+            "layer_types": ["conv", "full_attention", "conv"],
+        },
+        "vision_config": {
+            "model_type": "siglip2_vision_model", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_patches": 1089, "patch_size": 16, "vision_use_head": False,
+        },
+        "projector_hidden_size": 96,
         "image_token_id": IMAGE,
         "tie_word_embeddings": True,
     },
@@ -197,6 +212,15 @@ PROCESSORS["idefics3"] = {
     "image_std": [0.5] * 3,
     "resample": 1,
     "do_image_splitting": True,
+}
+PROCESSORS["lfm2_vl"] = {  # of the gate's pictures the wide one is cut into tiles, the tall one is not
+    "image_processor_type": "Lfm2VlImageProcessorFast",
+    "min_image_tokens": 4,
+    "max_image_tokens": 20,
+    "max_tiles": 6,
+    "tile_size": 64,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
 }
 PROCESSORS["gemma3"] = {
     "image_processor_type": "Gemma3ImageProcessor",

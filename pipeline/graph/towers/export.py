@@ -78,6 +78,9 @@ def describe(
     config: PretrainedConfig, tower: Tower, graph: Graph, tracer: Tracer, bindings: Bindings
 ) -> dict[str, Any]:
     """layout.json's content: what the weight file must hold, and the engine's keys."""
+    linears = layout.linears(graph, bindings)
+    for linear in linears:
+        linear["keep"] |= linear["name"] in tower.keep
     return {
         "format": layout.FORMAT,
         "tower": tower.kind,
@@ -86,7 +89,7 @@ def describe(
         "outputs": list(graph.outputs),
         "lm_head": "",
         "tied": False,
-        "linears": layout.linears(graph, bindings),
+        "linears": linears,
         "tables": layout.tables(graph, bindings),
         "engine": dict(tower.engine),
         "approximations": list(tracer.approximations),

@@ -43,6 +43,7 @@ class Tower:
     roots: the encoder's modules by path ("model.visual"), for the attention that they get. call: graph inputs by name
     → the outputs in order. engine: what llm_config.json says of it. preprocessing: what a program must know that
     prepares the input itself (the product's <kind>.json). positions: the largest position along one axis, for tables.
+    keep: names of linears that stay fp16 whatever the recipe says: a cut into patches that is no convolution.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Tower:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     positions: int = 4096
     notes: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
 
 
 def processor(folder: Path, name: str = "image_processor") -> dict[str, Any]:
