@@ -7,14 +7,15 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.build.ahead import HeadStart, Quiet, no_source
 from pipeline.build.code import CodeDigests, memo_file
 from pipeline.build.console import Terminal
 from pipeline.build.engine import Engine, RemoteStore, Resolver, SourceFiles
-from pipeline.build.execution import Executor
+from pipeline.build.execution import LARGE, Executor
 from pipeline.build.locks import hold_shared
 from pipeline.build.nodes import Graph, SourceNode, build_graph, consumers
 from pipeline.build.product import Published
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from pipeline.recipe.compose import Composed
 
 
+Reading = Callable[[SourceNode, Mapping[str, Path], int], None]
+
+
 @dataclass
 class Session:
     """What the tasks of one process share."""
@@ -36,6 +40,7 @@ class Session:
     engine: Engine
     graph: Graph
     terminal: Terminal
+    head_start: HeadStart
     notes: tuple[str, ...] = ()
     published: list[Published] = field(default_factory=list)
 
@@ -77,22 +82,31 @@ def _open(request: Request) -> Session:
     remote = remote_of(configs, terminal)
     executor = Executor(store, code, terminal, consumers=consumers(graph))
 
-    def wake(source: SourceNode) -> None:
-        """While a worker imports on one core: what keys will need, lest stages wait for it one by one."""
-        if request.builds:
-            executor.warm_up_for(source)
-            for node in graph.nodes.values():
-                code.closure(node.stage.module, node.stage.code)
-
-    found = resolver(store, wake)
-    engine = Engine(executor, found, terminal, remote, always=request.always)
+    head_start = HeadStart(Engine(executor, no_source, Quiet(), remote), graph)
+    engine = Engine(executor, resolver(store, _meanwhile(request, head_start)), terminal, remote, always=request.always)
     if request.locked:
         from tasks.locking import hold_to_lock
 
         hold_to_lock(engine, graph)
     _end_cleanly(engine)
     notes = tuple(dict.fromkeys(note for recipe in recipes for note in recipe.notes))
-    return Session(request, engine, graph, terminal, notes)
+    return Session(request, engine, graph, terminal, head_start, notes)
+
+
+def _meanwhile(request: Request, head_start: HeadStart) -> Reading:
+    """While a source is read on one core, a worker imports on the other; a large source leaves time for more."""
+    executor, graph = head_start.engine.executor, head_start.graph
+
+    def reading(source: SourceNode, paths: Mapping[str, Path], size: int) -> None:
+        if not request.builds:
+            return
+        executor.warm_up_for(source)
+        for node in graph.nodes.values():  # what keys will need, lest stages wait for it one by one
+            executor.code.closure(node.stage.module, node.stage.code)
+        if size > LARGE and not request.always:
+            head_start.begin(source, paths)
+
+    return reading
 
 
 def _refuse_full_disk(recipes: Sequence[Composed], store: Path) -> None:
@@ -114,30 +128,17 @@ def remote_of(recipes: Sequence[Mapping[str, Any]], terminal: Terminal) -> Remot
     return Remote(cache["remote"], cache["remote_mode"], terminal.say)
 
 
-class _Waking:
-    """A source's log; as soon as there is progress to tell, there is time for the first stages to import."""
-
-    def __init__(self, log: Log, wake: Callable[[], None]) -> None:
-        self._log = log
-        self._wake = wake
-        self.note = log.note
-
-    def progress(self, done: int, total: int, what: str) -> None:
-        self._wake()
-        self._log.progress(done, total, what)
-
-
-def resolver(store: Store, wake: Callable[[SourceNode], None]) -> Resolver:
+def resolver(store: Store, reading: Reading) -> Resolver:
     """How the engine finds sources: `pipeline.source`, with its memo of digests in the store.
 
-    wake: called once for a source that takes time to read.
+    reading: called before files of a source are read, with names and places of all of them and the bytes to read.
     """
 
     def resolve(node: SourceNode, log: Log) -> SourceFiles:
         from pipeline import source
 
         find = source.resolve if node.name == "source" else source.resolve_adapter
-        listing = find(node.spec, store.root, _Waking(log, cache(lambda: wake(node))))
+        listing = find(node.spec, store.root, log, partial(reading, node))
         files = {name: Blob(file.sha256, file.size) for name, file in sorted(listing.files.items())}
         paths = {name: Path(file.path).resolve() for name, file in listing.files.items()}
         return SourceFiles(files, paths, listing.revision, listing.kind)

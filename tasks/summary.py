@@ -13,6 +13,7 @@ def summarise(session: Session) -> None:
     terminal, outcomes = session.terminal, session.engine.outcomes
     if session.engine.remote is not None:
         session.engine.remote.finish()
+    session.head_start.close()
     session.engine.executor.close()
     terminal.close()
     session.engine.code.save()

@@ -162,11 +162,20 @@ class Engine:
         key, _ = self.key(node)
         if (record := self.store.find(node.name, key)) is not None:
             self.store.touch(record)
-            return self._settle(node, Outcome(record, HIT))
+            return self._settle(node, self._had(record))
         if self.remote is not None and (record := self.remote.find(node.name, key)) is not None:
             self.store.publish(record)
             return self._settle(node, Outcome(record, REMOTE))
         return False
+
+    def _had(self, record: Record) -> Outcome:
+        """A hit; but what a head start has built in this very run was built."""
+        seconds = self.executor.ahead.pop(record.key, None)
+        if seconds is None:
+            return Outcome(record, HIT)
+        if self.remote is not None:
+            self.remote.upload(record, self.store)
+        return Outcome(record, BUILT, seconds)
 
     def recorded(self, node: Node) -> Record | None:
         """The node's record here, if its inputs have theirs; asks no remote."""
@@ -182,7 +191,7 @@ class Engine:
             key, parts = self.key(node)
             with exclusive(self.store.lock_path(key)):
                 record = None if self.always else self.store.find(node.name, key)
-                outcome = Outcome(record, HIT) if record else self._run(node, key, parts, paths)
+                outcome = self._had(record) if record else self._run(node, key, parts, paths)
             self._settle(node, outcome)
         return outcome
 
@@ -229,7 +238,7 @@ class Engine:
         record = self.executor.run(node, key, parts, paths)
         if self.remote is not None:
             self.remote.upload(record, self.store)
-        return Outcome(record, BUILT, time.monotonic() - started)
+        return Outcome(record, BUILT, max(record.seconds, time.monotonic() - started))
 
     def files(self, edge: Edge) -> Files:
         """The declared files of an input whose node has an outcome."""

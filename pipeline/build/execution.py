@@ -19,11 +19,12 @@ from pipeline.build.nodes import Node, SourceNode
 from pipeline.build.process import Spawner, Worker, failure
 from pipeline.build.sandbox import Sandbox, make
 from pipeline.build.stage import Log
-from pipeline.build.store import Record, Store, disk_full
+from pipeline.build.store import Blob, Record, Store, disk_full, identity
 from pipeline.build.worker import describe, run_job
 from pipeline.errors import PipelineError, StageFailed
 
 LARGE = 800_000_000
+DRAFT = "draft"
 
 
 class Starts(Protocol):
@@ -34,6 +35,16 @@ class Starts(Protocol):
 
     def say(self, text: str) -> None:
         """One line."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a stage put into the store, and the identities of the files that it read."""
+
+    files: Mapping[str, Blob]
+    seconds: float
+    notes: tuple[str, ...]
+    identities: Mapping[Path, tuple[int, ...]]
 
 
 @dataclass
@@ -48,12 +59,35 @@ class Executor:
     spawner: Spawner = field(default_factory=Spawner)
     consumers: Mapping[str, list[Node]] = field(default_factory=dict)
     source_bytes: int = 0
+    # Key → seconds of what was built before its turn.
+    ahead: dict[str, float] = field(default_factory=dict)
+    _drafts: dict[str, _Made] = field(default_factory=dict)
     _warm: dict[str, Worker] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
     _numbers: Any = field(default_factory=count)
 
     def run(self, node: Node, key: str, parts: dict[str, Any], paths: Mapping[str, Mapping[str, Path]]) -> Record:
         """Run the stage on `paths` (input → name → file) and publish its record. Raises UserError or StageFailed."""
+        made = self._drafted(node, paths) or self._make(node, key, paths)
+        record = Record(key, node.name, node.label, parts, made.files, made.seconds, made.notes)
+        self.store.publish(record)
+        return record
+
+    def draft(self, node: Node, paths: Mapping[str, Mapping[str, Path]]) -> Mapping[str, Blob]:
+        """Run the stage before its key can be known. Its output, which `run` takes if the inputs are the same then."""
+        made = self._make(node, DRAFT, paths)
+        self._drafts[node.id] = made
+        return made.files
+
+    def _drafted(self, node: Node, paths: Mapping[str, Mapping[str, Path]]) -> _Made | None:
+        made = self._drafts.pop(node.id, None)
+        if made is None:
+            return None
+        now = {path: identity(path) for files in paths.values() for path in files.values()}
+        return made if now == made.identities else None
+
+    def _make(self, node: Node, key: str, paths: Mapping[str, Mapping[str, Path]]) -> _Made:
+        """Run the stage; its files are in the store then, and no record names them yet."""
         with ExitStack() as stack:
             stack.enter_context(self.budget.hold(node.memory))
             self._warm_up_after(node)
@@ -70,9 +104,7 @@ class Executor:
             sandbox.refuse_changed_inputs()
             files = self.store.take(sandbox.out)
             seconds = round(time.monotonic() - started, 3)
-            record = Record(key, node.name, node.label, parts, files, seconds, tuple(log.notes))
-            self.store.publish(record)
-        return record
+        return _Made(files, seconds, tuple(log.notes), sandbox.identities)
 
     def close(self) -> None:
         """End workers that nobody needed."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.build.canonical import digest
 from pipeline.build.code import CodeDigests
@@ -14,6 +14,7 @@ from pipeline.build.nodes import Node
 from pipeline.build.store import Blob, hash_file, identity
 from pipeline.build.tools import versions
 
+File = TypeVar("File")
 Files = Mapping[str, Blob]
 # Keys of the recipe that name a file which a stage reads by itself.
 FILE_PATHS = ("target.mnnconvert", "quant.calibration.text")
@@ -54,9 +55,9 @@ def action_key(parts: Mapping[str, Any]) -> str:
     return digest("action", dict(parts))
 
 
-def select(files: Files, patterns: tuple[str, ...]) -> dict[str, Blob]:
+def select(files: Mapping[str, File], patterns: tuple[str, ...]) -> dict[str, File]:
     """The files that match one of the glob patterns. "**" is everything; "*" does not cross a slash."""
-    return {name: blob for name, blob in sorted(files.items()) if any(matches(name, one) for one in patterns)}
+    return {name: files[name] for name in sorted(files) if any(matches(name, one) for one in patterns)}
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -46,7 +46,8 @@ class Stage:
     that is imported and was not found is an error). config: dotted recipe paths that `run` may read. tools:
     distributions whose versions enter the key. warm: modules that the worker may import while inputs are built;
     warm_large: more of them, if the source is large (loading compiled loops takes longer than they save on small ones).
-    in_process: True only for stages without torch, native code or much memory. memory: estimate in bytes of the
+    in_process: True only for stages without torch, native code or much memory. ahead: True for a stage that reads
+    little of a large source, and may do so before all of it is hashed (ahead.py). memory: estimate in bytes of the
     worker's peak from the recipe, for the scheduler's budget.
     """
 
@@ -56,6 +57,7 @@ class Stage:
     config: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     in_process: bool = False
+    ahead: bool = False
     code: tuple[str, ...] = ()
     warm: tuple[str, ...] = ()
     warm_large: tuple[str, ...] = ()

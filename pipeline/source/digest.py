@@ -9,7 +9,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.build.stage import Log
@@ -18,6 +18,7 @@ from pipeline.source.listing import SourceFile
 MEMO_NAME = "source-digests.json"
 CHUNK = 1 << 20
 THREADS = 2
+Reading = Callable[[Mapping[str, Path], int], None]
 # A file written this recently could be written again within one tick of the file system's clock: not remembered.
 SETTLED_NS = 50_000_000
 
@@ -25,23 +26,30 @@ SETTLED_NS = 50_000_000
 class DigestMemo:
     """Digests of files by identity, kept in `folder`. A damaged memo is dropped: every entry can be computed again.
 
-    log: is told how far files that must be read have been read.
+    log: is told how far files that must be read have been read. reading: is told, before any of them is read, names and
+    places of all files, and how many bytes must be read.
     """
 
-    def __init__(self, folder: Path, log: Log | None = None) -> None:
+    def __init__(self, folder: Path, log: Log | None = None, reading: Reading | None = None) -> None:
         self._path = folder / MEMO_NAME
         self._log = log
+        self._reading = reading
         self._read, self._to_read = 0, 0
         self._entries = _load(self._path)
         self._changed = False
         self.hashed: list[Path] = []
         self._stopped = threading.Event()
 
-    def describe_all(self, paths: Sequence[Path]) -> list[SourceFile]:
-        """`describe` of each; where several have to be read (a sharded model), by threads."""
-        new = [path for path in paths if not self._known(path.resolve())]
+    def describe_all(self, files: Mapping[str, Path]) -> dict[str, SourceFile]:
+        """`describe` of each by its name; where several have to be read (a sharded model), by threads."""
+        new = [path for path in files.values() if not self._known(path.resolve())]
         self._read, self._to_read = 0, sum(path.stat().st_size for path in new)
-        if len(new) < 2:
+        if new and self._reading is not None:
+            self._reading({name: path.resolve() for name, path in files.items()}, self._to_read)
+        return dict(zip(files, self._all(list(files.values()), len(new)), strict=True))
+
+    def _all(self, paths: Sequence[Path], new: int) -> list[SourceFile]:
+        if new < 2:
             return [self.describe(path) for path in paths]
         from concurrent.futures import ThreadPoolExecutor
 

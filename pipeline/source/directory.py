@@ -56,7 +56,7 @@ def describe_files(folder: Path, names: list[str], memo: DigestMemo) -> dict[str
     """Sizes and digests of `names` in `folder`, each checked not to be a Git LFS pointer."""
     for name in names:
         refuse_pointer(folder / name)
-    return dict(zip(names, memo.describe_all([folder / name for name in names]), strict=True))
+    return memo.describe_all({name: folder / name for name in names})
 
 
 def refuse_pointer(path: Path) -> None:

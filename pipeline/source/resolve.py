@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.build.stage import Log
 from pipeline.errors import UserError
 from pipeline.recipe import adapter_paths
-from pipeline.source.digest import DigestMemo
+from pipeline.source.digest import DigestMemo, Reading
 from pipeline.source.directory import describe_files, from_path
 from pipeline.source.listing import SourceListing
 from pipeline.source.package import from_package
@@ -19,12 +19,14 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-def resolve(model: Mapping[str, Any], cache_dir: Path, log: Log) -> SourceListing:
+def resolve(
+    model: Mapping[str, Any], cache_dir: Path, log: Log, reading: Reading | None = None
+) -> SourceListing:
     """Files of `recipe.model`; downloads what is missing. `model.path`, when set, goes before every hub.
 
-    cache_dir holds the memo of digests. Raises UserError for what a person can mend.
+    cache_dir holds the memo of digests; reading: see DigestMemo. Raises UserError for what a person can mend.
     """
-    memo = DigestMemo(cache_dir, log)
+    memo = DigestMemo(cache_dir, log, reading)
     try:
         listing = _base(model, cache_dir, memo, log)
         return _with_gptq(listing, str(model.get("gptq_path") or ""), memo)
@@ -32,14 +34,16 @@ def resolve(model: Mapping[str, Any], cache_dir: Path, log: Log) -> SourceListin
         memo.save()
 
 
-def resolve_adapter(adapter: Mapping[str, Any], cache_dir: Path, log: Log) -> SourceListing:
+def resolve_adapter(
+    adapter: Mapping[str, Any], cache_dir: Path, log: Log, reading: Reading | None = None
+) -> SourceListing:
     """Files of the adapters in `adapter.path`: `A`, `A+B` (applied in that order) or `A@0.7+B@0.3` (weighted).
 
     Names are those of the folder for a single `A`; else "0/adapter_config.json", "1/…", or "0@0.7/…" with a weight.
     With `adapter.mode` split the adapters stay apart, under names: "lora/…", "pirate@0.7/…".
     Raises UserError when a folder or a file of it is missing, or a weight is no number.
     """
-    memo = DigestMemo(cache_dir, log)
+    memo = DigestMemo(cache_dir, log, reading)
     files = {}
     try:
         for prefix, folder in _adapter_folders(adapter).items():

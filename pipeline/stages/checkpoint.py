@@ -25,6 +25,7 @@ STAGE = Stage(
     config=("adapter.mode", "adapter.weight", "model.allow_pickle"),
     tools=("gguf", "ml_dtypes", "numpy"),
     in_process=True,
+    ahead=True,
 )
 
 

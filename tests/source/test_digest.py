@@ -89,24 +89,38 @@ def test_save_leaves_no_temporary_file(tmp_path: Path) -> None:
 
 def test_many_files_are_described_in_order_and_remembered(tmp_path: Path) -> None:
     contents = [os.urandom(1000 * n) for n in range(1, 9)]
-    paths = [settled(tmp_path / str(n), content) for n, content in enumerate(contents)]
+    paths = {f"n/{n}": settled(tmp_path / str(n), content) for n, content in enumerate(contents)}
     memo = DigestMemo(tmp_path / "cache")
     found = memo.describe_all(paths)
-    assert [file.sha256 for file in found] == [hashlib.sha256(content).hexdigest() for content in contents]
-    assert [file.path for file in found] == paths and sorted(memo.hashed) == paths
+    assert list(found) == list(paths)
+    assert [file.sha256 for file in found.values()] == [hashlib.sha256(content).hexdigest() for content in contents]
+    assert [file.path for file in found.values()] == sorted(memo.hashed) == list(paths.values())
     memo.save()
     again = DigestMemo(tmp_path / "cache")
     assert again.describe_all(paths) == found and again.hashed == []
 
 
+def test_who_asks_is_told_of_all_files_before_one_is_read(tmp_path: Path) -> None:
+    paths = {name: settled(tmp_path / name, 100 * name.encode()) for name in "abc"}
+    told: list[tuple[dict[str, Path], int, int]] = []
+    memo = DigestMemo(tmp_path, reading=lambda files, size: told.append((dict(files), size, len(memo.hashed))))
+    memo.describe_all(paths)
+    assert told == [(paths, 300, 0)]
+    memo.describe_all(paths)
+    assert len(told) == 1  # nothing had to be read
+    settled(paths["b"], b"other")
+    memo.describe_all(paths)
+    assert told[1:] == [(paths, 5, 3)]
+
+
 def test_one_changed_file_of_many_is_read_alone(tmp_path: Path) -> None:
-    paths = [settled(tmp_path / name, name.encode()) for name in "abc"]
+    paths = {name: settled(tmp_path / name, name.encode()) for name in "abc"}
     memo = DigestMemo(tmp_path / "cache")
     memo.describe_all(paths)
     memo.hashed.clear()
-    settled(paths[1], b"other")
-    assert memo.describe_all(paths)[1].sha256 == hashlib.sha256(b"other").hexdigest()
-    assert memo.hashed == [paths[1]]
+    settled(paths["b"], b"other")
+    assert memo.describe_all(paths)["b"].sha256 == hashlib.sha256(b"other").hexdigest()
+    assert memo.hashed == [paths["b"]]
 
 
 def test_an_error_in_one_file_ends_the_others(tmp_path: Path) -> None:
@@ -114,7 +128,7 @@ def test_an_error_in_one_file_ends_the_others(tmp_path: Path) -> None:
     memo = DigestMemo(tmp_path / "cache")
     (tmp_path / "folder").mkdir()
     with pytest.raises(IsADirectoryError):
-        memo.describe_all([tmp_path / "folder", *paths])
+        memo.describe_all({path.name: path for path in (tmp_path / "folder", *paths)})
     assert len(memo.hashed) < len(paths)
 
 
@@ -144,8 +158,8 @@ def test_progress_ends_at_the_bytes_that_had_to_be_read(tmp_path: Path) -> None:
     memo = DigestMemo(tmp_path / "cache", log)
     memo.describe(paths[2])
     log.told.clear()
-    memo.describe_all(paths)
+    memo.describe_all({path.name: path for path in paths})
     assert max(log.told) == (8 << 20, 8 << 20, "sha256")
     log.told.clear()
-    memo.describe_all(paths)
+    memo.describe_all({path.name: path for path in paths})
     assert log.told == []

@@ -22,16 +22,16 @@ def model_folder(place: Path) -> Path:
     return place
 
 
-def test_a_source_that_must_be_read_wakes_a_worker_once(tmp_path: Path) -> None:
+def test_a_source_that_must_be_read_is_told_of_before(tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model")
     node = SourceNode("source", {"path": str(folder)}, "id", "toy")
     store = Store(tmp_path / "store")
     store.create()
-    woken: list[SourceNode] = []
-    resolve = resolver(store, woken.append)
+    told: list[tuple[SourceNode, dict[str, Path], int]] = []
+    resolve = resolver(store, lambda source, paths, size: told.append((source, dict(paths), size)))
     found = resolve(node, Listener())
-    assert woken == [node]
+    assert told == [(node, found.paths, (3 << 20) + 2)]
     assert found.files["model.safetensors"].sha256 == hash_file(folder / "model.safetensors")
-    woken.clear()
+    told.clear()
     assert resolve(node, Listener()).files == found.files
-    assert woken == []
+    assert told == []
