@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.media.sizes import longest_edge, smart_resize, tile_grid, whole_tiles
+from pipeline.media.sizes import LARGEST_RATIO, longest_edge, smart_resize, tile_grid, whole_tiles
+from pipeline.media.slices import picture_size, slice_grid, slice_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,6 +87,25 @@ def _square(picture: Image, facts: Mapping[str, Any], size: tuple[int, int] | No
     return Prepared((_resized(picture, int(facts["side"]), int(facts["side"]), facts),))
 
 
+def _slices(picture: Image, facts: Mapping[str, Any], size: tuple[int, int] | None) -> Prepared:
+    """The whole picture, then its slices row by row; only the whole if it is small."""
+    height, width = size or (picture.height, picture.width)
+    if max(height, width) > LARGEST_RATIO * min(height, width):
+        raise UserError(
+            f"a picture of {height} x {width} is more than {LARGEST_RATIO} times longer than wide", "cut it"
+        )
+    scale, unit = int(facts["scale"]), int(facts["unit"])
+    rows, columns = slice_grid(height, width, int(facts["slices"]), scale)
+    whole = _resized(picture, *picture_size(height, width, scale, unit, enlarge=not rows), facts)
+    if not rows:
+        return Prepared((whole,))
+    tall, wide = slice_size(height, width, (rows, columns), scale, unit)
+    large = _resized(picture, rows * tall, columns * wide, facts)
+    boxes = [(wide * column, tall * row) for row in range(rows) for column in range(columns)]
+    slices = [large.crop((left, top, left + wide, top + tall)) for left, top in boxes]
+    return Prepared((whole, *slices), rows, columns)
+
+
 def _cut(picture: Image, side: int, row: int, column: int) -> Image:
     return picture.crop((column * side, row * side, (column + 1) * side, (row + 1) * side))
 
@@ -98,4 +118,10 @@ def _resized(picture: Image, height: int, width: int, facts: Mapping[str, Any]) 
     return picture.resize((width, height), Image.Resampling(int(facts["resample"])))
 
 
-_KINDS = {"smart_resize": _smart, "tiles": _tiles, "stacked_tiles": _stacked, "square": _square}
+_KINDS = {
+    "slices": _slices,
+    "smart_resize": _smart,
+    "square": _square,
+    "stacked_tiles": _stacked,
+    "tiles": _tiles,
+}

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from pipeline.errors import UserError
 from pipeline.media.picture import open_picture
 from pipeline.media.prepare import Prepared, prepare
+from pipeline.media.slices import written
 
 _PICTURE = re.compile(r"<img>(.*?)</img>", re.DOTALL)
 _MEDIA = re.compile(r"<(img|audio)>.*?</\1>", re.DOTALL)
@@ -65,12 +66,12 @@ def tokenize(
     _refuse_stray(engine, without_media(text), facts)
     prepared = [_prepared(name, facts, allow_net) for name in names]
     words = [_write(one, scratch, number) for number, one in enumerate(prepared)]
-    if facts["kind"] != "tiles":
+    if facts["kind"] not in ("slices", "tiles"):
         pieces = iter(["".join((facts.get("before", ""), *group, facts.get("after", ""))) for group in words])
         return engine.tokenize(_PICTURE.sub(lambda _: next(pieces), text)), len(names)
     for word in (word for group in words for word in group):
         engine.tokenize(word)  # for the embedding that the engine then holds; the ids come from the model's own prompt
-    expanded = iter([_expanded(one, facts) for one in prepared])
+    expanded = iter([_text(number, one, facts) for number, one in enumerate(prepared)])
     return engine.tokenize(_PICTURE.sub(lambda _: next(expanded), text)), len(names)
 
 
@@ -105,6 +106,12 @@ def _write(one: Prepared, scratch: Path, number: int) -> list[str]:
         picture.save(path, compress_level=1)
         words.append(f"<img><hw>{picture.height},{picture.width}</hw>{path}</img>")
     return words
+
+
+def _text(number: int, one: Prepared, facts: dict[str, Any]) -> str:
+    if facts["kind"] == "tiles":
+        return _expanded(one, facts)
+    return written(number, [(picture.height, picture.width) for picture in one.pictures], one.columns, facts)
 
 
 def _expanded(one: Prepared, facts: dict[str, Any]) -> str:

@@ -78,7 +78,7 @@ def reference_rows(
     loader: Any = AutoImageProcessor
     processor = loader.from_pretrained(str(source), backend="pil")
     inputs = dict(processor(images=[list(pictures)] if _is_nested(processor) else list(pictures), return_tensors="pt"))
-    for count in ("num_patches", "num_crops"):
+    for count in ("num_patches", "num_crops", "num_patches_per_image", "grids"):
         inputs.pop(count, None)
     if thinker.is_thinker(model):
         return thinker.rows(model, ids, pictures=inputs)

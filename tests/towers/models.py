@@ -26,6 +26,7 @@ SPECIALS = (
     *("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
     *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
     *("<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>", "<start_of_image>", "<end_of_image>"),
+    *("<image>", "</image>", "<slice>", "</slice>", "<image_id>", "</image_id>"),
 )
 FIRST = 256  # ids of the special tokens begin after the bytes
 START, END, IMAGE, VIDEO = (FIRST + SPECIALS.index(f"<|{name}|>") for name in (
@@ -95,6 +96,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "image_size": [64, 64], "patch_size": [8, 8],
         },
         "image_token_id": IMAGE,
+        "tie_word_embeddings": True,
+    },
+    "minicpmv4_6": {
+        "text_config": {**TEXT, **DELTA_NET, "model_type": "qwen3_5_text", "rope_parameters": INTERLEAVED},
+        "vision_config": {
+            "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "image_size": 112, "patch_size": 14,
+        },
+        "insert_layer_id": 1,  # one layer before the windows' with patches, one behind them with a quarter as many
+        "image_size": 112,
+        "image_token_id": IMAGE,
+        "video_token_id": VIDEO,
         "tie_word_embeddings": True,
     },
     "qwen2_5_vl": {
@@ -214,6 +227,14 @@ PROCESSORS["internvl"] = {
     "max_patches": 6,
     "image_mean": [0.485, 0.456, 0.406],
     "image_std": [0.229, 0.224, 0.225],
+}
+PROCESSORS["minicpmv4_6"] = {
+    "image_processor_type": "MiniCPMV4_6ImageProcessor",
+    "scale_resolution": 112,
+    "max_slice_nums": 9,
+    "patch_size": 14,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
 }
 PROCESSORS["smolvlm"] = {**PROCESSORS["idefics3"], "image_processor_type": "SmolVLMImageProcessor"}
 
