@@ -11,6 +11,7 @@ from pipeline.graph.towers.tower_files import PROCESSORS
 
 LAYERS = 2
 TOKENS_A_SIDE = 4  # of a picture that has one size only
+SLICE = 112  # pixels a side of slices, so that the self-check's pictures are cut
 DEEPSTACK = 3  # the first decoder layers take these features: the small decoder must have as many, and one more
 FIRST = 256  # ids behind the bytes of the small tokeniser
 ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
@@ -18,6 +19,7 @@ TOKENS = (
     *("<|image|>", "<|video|>", "<|vision_start|>", "<|vision_end|>"),
     *("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<start_of_image>", "<end_of_image>"),
     *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
+    *("<image>", "</image>", "<slice>", "</slice>", "<image_id>", "</image_id>"),
 )
 FIELDS = (
     *("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),
@@ -66,6 +68,8 @@ def _shrink_vision(config: Any, vision: Any) -> None:
             setattr(vision, name, hidden)
     if getattr(config, "mm_tokens_per_image", None):
         _shrink_square(config, vision)
+    if hasattr(config, "insert_layer_id"):
+        config.insert_layer_id = vision.insert_layer_id = 0  # one layer before the merged windows, one behind them
     if config.model_type == "qwen2_vl":  # its encoder calls its output's width so
         vision.hidden_size = hidden
 
@@ -84,14 +88,18 @@ def copy_processors(checkpoint: Path, folder: Path, config: Any) -> None:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
             if getattr(config, "mm_tokens_per_image", None):
-                _write_side(folder / name, int(config.vision_config.image_size))
+                side = int(config.vision_config.image_size)
+                _write_settings(folder / name, "size", {"size": {"height": side, "width": side}})
+            if hasattr(config, "insert_layer_id"):
+                _write_settings(folder / name, "image_mean", {"scale_resolution": SLICE})
 
 
-def _write_side(file: Path, side: int) -> None:
+def _write_settings(file: Path, known_by: str, changes: dict[str, Any]) -> None:
+    """`changes` in the file's settings of pictures, which are those that have a key `known_by`."""
     content = json.loads(file.read_text("utf-8"))
     for settings in (content, content.get("image_processor", {})):
-        if "size" in settings:
-            settings["size"] = {"height": side, "width": side}
+        if known_by in settings:
+            settings |= changes
     file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
 
 

@@ -158,10 +158,10 @@ def _blocks(places: torch.Tensor) -> torch.Tensor:
 
 def _check(config: PretrainedConfig, merges: bool) -> None:
     vision = config.vision_config
-    patch, window, merge = (_both(size) for size in (vision.patch_size, vision.window_kernel_size, config.merge_kernel_size))
-    require(patch == PATCH, f"patches of {vision.patch_size} pixels instead of {PATCH}")
-    require(window == 2 or not merges, f"windows of {vision.window_kernel_size} patches instead of 2 x 2")
-    require(merge == 2 and int(config.merger_times) == 1, "a merger of other than one round of 2 x 2")
+    require(_both(vision.patch_size) == PATCH, f"patches of {vision.patch_size} pixels instead of {PATCH}")
+    windows, rounds = vision.window_kernel_size, int(config.merger_times)
+    require(_both(windows) == 2 or not merges, f"windows of {windows} patches instead of 2 x 2")
+    require(_both(config.merge_kernel_size) == 2 and rounds == 1, "a merger of other than one round of 2 x 2")
     layers = int(vision.num_hidden_layers)
     require(
         0 <= int(config.insert_layer_id) < layers or not merges,
@@ -208,8 +208,8 @@ def _preprocessing(config: PretrainedConfig, folder: Path, unit: int) -> dict[st
     settings = processor(folder)
     for step in ("do_resize", "do_rescale", "do_normalize"):
         require(settings.get(step, True) is True, f"a processor without {step}")
-    require(int(settings.get("patch_size", PATCH)) == PATCH, f"a processor with patches of {settings.get('patch_size')}")
-    mode = settings.get("downsample_mode", "16x")
+    patch, mode = int(settings.get("patch_size", PATCH)), settings.get("downsample_mode", "16x")
+    require(patch == PATCH, f"a processor with patches of {patch}")
     require(
         (mode == "4x") == (config.downsample_mode == "4x"),
         f"a processor for {mode} before a model for {config.downsample_mode}",
