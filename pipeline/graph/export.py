@@ -107,7 +107,7 @@ def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: B
         "recurrent": is_recurrent(graph),
         "is_mrope": traced.decoder.axes > 1,
         "max_position_embeddings": traced.limit,
-        "embedding": {"parts": embedding, "rows": rows, "columns": columns, **_markers(traced.decoder)},
+        "embedding": {"parts": embedding, "rows": rows, "columns": columns, **_markers(traced.decoder, embedding, rows)},
         "lm_head": head,
         "tied": next(entry["parts"] for entry in linears if entry["name"] == head) == embedding,
         "linears": linears,
@@ -117,9 +117,11 @@ def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: B
     }
 
 
-def _markers(decoder: Decoder) -> dict[str, int]:
-    """Columns of zeros behind the token table's, where the decoder reads some."""
-    return {"markers": decoder.markers} if decoder.markers else {}
+def _markers(decoder: Decoder, parts: list[dict[str, Any]], rows: int) -> dict[str, Any]:
+    """Columns behind the token table's, where the decoder reads some, and its parts with what stands in them."""
+    if not decoder.markers:
+        return {}
+    return {"markers": decoder.markers, "parts": layout.flagged(parts, rows, decoder.flags)}
 
 
 def parameter_names(model: Model) -> dict[int, str]:

@@ -83,7 +83,7 @@ def reference_rows(
     if thinker.is_thinker(model):
         return thinker.rows(model, ids, pictures=inputs)
     tokens = torch.tensor([list(ids)])
-    if "image_grid_thw" in inputs:
+    if "image_grid_thw" in inputs or model.config.model_type == "minicpmv4_7":
         inputs["mm_token_type_ids"] = (tokens == image_token).int()
     elif model.config.model_type == "gemma3":  # by these its picture tokens see each other in both directions
         inputs["token_type_ids"] = (tokens == image_token).int()

@@ -148,6 +148,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **QWEN_TOKENS,
     },
 }
+CONFIGS["minicpmv4_7"] = {
+    **CONFIGS["minicpmv4_6"],
+    **{name: FIRST + SPECIALS.index(word) for name, word in (
+        ("image_start_id", "<image>"), ("image_end_id", "</image>"), ("slice_start_id", "<slice>"),
+        ("slice_end_id", "</slice>"))},
+    "newline_id": sorted(pre_tokenizers.ByteLevel.alphabet()).index("Ċ"),
+}  # fmt: skip
 CONFIGS["smolvlm"] = CONFIGS["idefics3"]
 CONFIGS["qwen2_5_omni"] = {  # the whole of it, as published: what speaks lies beside what sees, hears and writes
     "thinker_config": {
@@ -236,6 +243,7 @@ PROCESSORS["minicpmv4_6"] = {
     "image_mean": [0.5] * 3,
     "image_std": [0.5] * 3,
 }
+PROCESSORS["minicpmv4_7"] = PROCESSORS["minicpmv4_6"]
 PROCESSORS["smolvlm"] = {**PROCESSORS["idefics3"], "image_processor_type": "SmolVLMImageProcessor"}
 
 

@@ -17,6 +17,7 @@ VISUAL: dict[str, str] = {
     "idefics3": "pipeline.graph.towers.idefics3",
     "internvl": "pipeline.graph.towers.internvl",
     "minicpmv4_6": "pipeline.graph.towers.minicpmv4_6",
+    "minicpmv4_7": "pipeline.graph.towers.minicpmv4_7",
     "qwen2_5_omni": "pipeline.graph.towers.qwen2_5_omni",
     "qwen2_5_vl": "pipeline.graph.towers.qwen2_5_vl",
     "qwen2_vl": "pipeline.graph.towers.qwen2_vl",
@@ -35,7 +36,6 @@ _GRID = "its encoder resizes its learned positions by another filter than the on
 REFUSED: dict[str, str] = {
     "gemma4": "no adapter for its encoders and its embeddings by layer is written",
     "lfm2_vl": _GRID,
-    "minicpmv4_7": "its resampler needs sizes that the engine feeds to MiniCPM-V's older graphs only",
     "paligemma": "all tokens of its prompt see each other in both directions, for which no engine mask can be widened",
 }
 

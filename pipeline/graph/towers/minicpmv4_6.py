@@ -8,7 +8,7 @@ positions and the order of the merged tokens, is worked out here in the graph.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ SLICES = (
     "program of your own gives each slice with <hw> in multiples of {unit} and writes the words around it"
 )
 
+Behind = Callable[[torch.Tensor], torch.Tensor]
+
 
 def decoder(config: PretrainedConfig, options: Options) -> Decoder:
     """See tower.py. Qwen3.5's, whose positions count every token of a picture: its three axes are one here."""
@@ -55,6 +57,11 @@ def decoder(config: PretrainedConfig, options: Options) -> Decoder:
 
 def tower(model: Model, folder: Path, options: Options) -> Tower:
     """See tower.py."""
+    return encoder(model, folder)
+
+
+def encoder(model: Model, folder: Path, behind: Behind | None = None, notes: tuple[str, ...] = ()) -> Tower:
+    """behind: what to write behind a slice's rows, float32 [tokens, n], by their rows and columns [2, tokens]."""
     config, inner = model.config, model.model
     merges = config.downsample_mode != "4x"
     _check(config, merges)
@@ -77,7 +84,10 @@ def tower(model: Model, folder: Path, options: Options) -> Tower:
         ).last_hidden_state[0]
         if merges:
             states = torch.index_select(states, 0, _blocks(places))
-        return [inner.merger.mlp[0](states.reshape(-1, WINDOW * int(states.shape[-1]))).unsqueeze(1)]
+        rows = inner.merger.mlp[0](states.reshape(-1, WINDOW * int(states.shape[-1])))
+        if behind is not None:
+            rows = torch.cat([rows, behind(_merged(places, merges))], -1)
+        return [rows.unsqueeze(1)]
 
     unit = PATCH * (4 if merges else 2)
     return Tower(
@@ -92,8 +102,14 @@ def tower(model: Model, folder: Path, options: Options) -> Tower:
         call=call,
         engine=_engine_keys(config, folder),
         preprocessing=_preprocessing(config, folder, unit),
-        notes=(SLICES.format(unit=unit),),
+        notes=(SLICES.format(unit=unit), *notes),
     )
+
+
+def _merged(places: torch.Tensor, merges: bool) -> torch.Tensor:
+    """int64 [2, tokens]: rows and columns of the tokens that the merger makes."""
+    windows = places.reshape(2, -1, WINDOW)[:, :, 0] // 2
+    return torch.index_select(windows, 1, _blocks(places)).reshape(2, -1, WINDOW)[:, :, 0] // 2 if merges else windows
 
 
 class _AsTheyLie:
