@@ -94,6 +94,7 @@ def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: B
     graph, text = traced.graph, config.get_text_config()
     rows, columns = (int(size) for size in model.get_input_embeddings().weight.shape)
     embedding = layout.parts(bindings, [Part(traced.embedding)])
+    table = {"parts": embedding, "rows": rows, "columns": columns, **_markers(traced.decoder, embedding, rows)}
     linears = layout.linears(graph, bindings)
     head = traced.head.removesuffix(".weight")
     return {
@@ -107,7 +108,7 @@ def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: B
         "recurrent": is_recurrent(graph),
         "is_mrope": traced.decoder.axes > 1,
         "max_position_embeddings": traced.limit,
-        "embedding": {"parts": embedding, "rows": rows, "columns": columns, **_markers(traced.decoder, embedding, rows)},
+        "embedding": table,
         "lm_head": head,
         "tied": next(entry["parts"] for entry in linears if entry["name"] == head) == embedding,
         "linears": linears,

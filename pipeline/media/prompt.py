@@ -64,6 +64,8 @@ def tokenize(
             raise UserError("the prompt has a picture, and this product has no vision encoder", "export a vision model")
         return engine.tokenize(text), 0
     _refuse_stray(engine, without_media(text), facts)
+    if len(names) > int(facts.get("most", len(names))):
+        raise UserError(f"the prompt has {len(names)} pictures; this model takes {facts['most']}", "leave some out")
     prepared = [_prepared(name, facts, allow_net) for name in names]
     words = [_write(one, scratch, number) for number, one in enumerate(prepared)]
     if facts["kind"] not in ("slices", "tiles"):

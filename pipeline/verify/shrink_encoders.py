@@ -26,6 +26,13 @@ FIELDS = (
     *("audio_token_id", "audio_start_token_id", "audio_end_token_id"),
     *("boi_token_id", "eoi_token_id"),
 )
+# Words around pictures that a config.json numbers; the line feed is a byte of the small tokeniser.
+WORDS = {
+    "image_start_id": "<image>",
+    "image_end_id": "</image>",
+    "slice_start_id": "<slice>",
+    "slice_end_id": "</slice>",
+}
 DEPTHS = ("depth", "num_hidden_layers")
 WIDTHS = ("out_hidden_size",)  # of the encoder's output: the decoder's width
 
@@ -47,6 +54,18 @@ def shrink_encoders(config: Any) -> None:
     for number, name in enumerate(FIELDS):
         if getattr(config, name, None) is not None:
             setattr(config, name, FIRST + number)
+    for name, word in WORDS.items():
+        if getattr(config, name, None) is not None:
+            setattr(config, name, FIRST + TOKENS.index(word))
+    if getattr(config, "newline_id", None) is not None:
+        config.newline_id = _byte("\n")
+
+
+def _byte(character: str) -> int:
+    """The small tokeniser's id of a byte."""
+    from pipeline.verify.random_model import byte_tokenizer
+
+    return int(byte_tokenizer().encode(character).ids[0])
 
 
 def _cut_depth(encoder: Any, depth: int) -> None:

@@ -33,7 +33,9 @@ from tests.verify.helpers import MODEL, TARGET, Notes
 
 torch.set_num_threads(1)
 FAMILY = "minicpmv4_6"
-LIMIT = 1e-5
+ENCODER = 1e-5  # 8e-7 was measured
+# Of logits. 8e-6 was measured, and as much between transformers' own float32 and float64: the delta rule rounds so.
+LIMIT = 3e-5
 VISION = CONFIGS[FAMILY]["vision_config"]
 WIDE = {"image_size": 980}  # 70 learned positions a side, more than any grid here has rows
 # Height and width in pixels: higher than the largest slice, more than eight times wider, small, and to be cut.
@@ -97,7 +99,7 @@ def test_the_encoder_alone(mode: str, size: int, grids: Sequence[tuple[int, int]
         with torch.inference_mode():
             (expected,) = model.get_image_features(packed, torch.tensor([grid])).pooler_output
         assert rows.shape == (expected.shape[0], 1, expected.shape[1])
-        assert np.abs(rows[:, 0] - expected.numpy()).max() < LIMIT * expected.abs().max(), grid
+        assert np.abs(rows[:, 0] - expected.numpy()).max() < ENCODER * expected.abs().max(), grid
 
 
 @pytest.mark.parametrize("names", [("tall",), ("wide",), ("small", "large")])

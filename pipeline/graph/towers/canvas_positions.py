@@ -13,6 +13,7 @@ positions were taken so far is counted as in `qwen_positions.py`, over the cache
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -35,13 +36,22 @@ def markers(places: torch.Tensor) -> torch.Tensor:
 def positions(given: Inputs, limit: int) -> torch.Tensor:
     """int64 [3, L]: time, row and column of every token, below `limit`."""
     assert given.markers is not None
-    tokens = _read(given.markers)
+    return placed(given.markers, lambda taken: _before(given, taken)).round().clamp(0, limit - 1).to(torch.int64)
+
+
+def placed(marks: torch.Tensor, before: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """float32 [3, L]: time, row and column of the tokens of a run.
+
+    marks: float32 [L, 5], their numbers. before: from how many positions each token takes, [L], to how many were taken
+    before it.
+    """
+    tokens = _read(marks)
     canvas = _canvas(tokens)
     longer = torch.maximum(canvas.height, canvas.width) + 1
     taken = 1 - canvas.inside + canvas.inside * tokens.opens * longer
-    before = _before(given, taken) - canvas.inside * (1 - tokens.opens) * longer
-    down, right = (before + canvas.inside * moved for moved in _moved(tokens, canvas))
-    return torch.stack([before, down, right]).round().clamp(0, limit - 1).to(torch.int64)
+    time = before(taken) - canvas.inside * (1 - tokens.opens) * longer
+    down, right = (time + canvas.inside * moved for moved in _moved(tokens, canvas))
+    return torch.stack([time, down, right])
 
 
 @dataclass(frozen=True)

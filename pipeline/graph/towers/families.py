@@ -39,6 +39,9 @@ REFUSED: dict[str, str] = {
     "paligemma": "all tokens of its prompt see each other in both directions, for which no engine mask can be widened",
 }
 
+# Families of whose positions the engine's own are wrong from a picture's first token on.
+COUNTED = frozenset({"minicpmv4_7"})
+
 # The section of config.json that says that a model has such an encoder.
 SECTIONS = {"visual": ("vision_config",), "audio": ("audio_config",)}
 
@@ -70,3 +73,15 @@ def check(config: Mapping[str, Any], wanted: Mapping[str, bool]) -> None:
                 f"choose one of {', '.join(sorted({'visual': VISUAL, 'audio': AUDIO}[kind]))}, "
                 f"or build the text part alone with {kind}.mode=off",
             )
+
+
+def check_positions(model_type: str, positions: str) -> None:
+    """Raises UserError for a family whose positions the graph must count, if the recipe leaves them to the engine.
+
+    positions: `visual.positions`, which targets that compute in half precision set to "engine".
+    """
+    if model_type in COUNTED and positions == "engine":
+        raise UserError(
+            f"{model_type} lays a picture and its slices on a canvas, whose positions the engine does not count",
+            "use visual.positions=exact on a target that computes in float32, or visual.mode=off for the text alone",
+        )

@@ -7,9 +7,9 @@ positions and the order of the merged tokens, is worked out here in the graph.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -60,8 +60,15 @@ def tower(model: Model, folder: Path, options: Options) -> Tower:
     return encoder(model, folder)
 
 
-def encoder(model: Model, folder: Path, behind: Behind | None = None, notes: tuple[str, ...] = ()) -> Tower:
-    """behind: what to write behind a slice's rows, float32 [tokens, n], by their rows and columns [2, tokens]."""
+def encoder(
+    model: Model,
+    folder: Path,
+    behind: Behind | None = None,
+    facts: Mapping[str, Any] = MappingProxyType({}),
+    notes: tuple[str, ...] = (),
+) -> Tower:
+    """behind: what to write behind a slice's rows, float32 [tokens, n], by their rows and columns [2, tokens]. facts:
+    further ones for the product's visual.json."""
     config, inner = model.config, model.model
     merges = config.downsample_mode != "4x"
     _check(config, merges)
@@ -101,7 +108,7 @@ def encoder(model: Model, folder: Path, behind: Behind | None = None, notes: tup
         outputs=("image_embeds",),
         call=call,
         engine=_engine_keys(config, folder),
-        preprocessing=_preprocessing(config, folder, unit),
+        preprocessing={**_preprocessing(config, folder, unit), **facts},
         notes=(SLICES.format(unit=unit), *notes),
     )
 
@@ -236,14 +243,6 @@ def _preprocessing(config: PretrainedConfig, folder: Path, unit: int) -> dict[st
         "scale": int(settings.get("scale_resolution", 448)),
         "slices": int(settings.get("max_slice_nums", 9)) if settings.get("slice_mode", True) else 1,
         "resample": int(settings.get("resample", 3)),
-        "numbered": _numbered(folder, settings),
+        "numbered": bool(settings.get("use_image_id", True)),
         "words": {**WORDS, "image": token_text(folder, int(config.image_token_id))},
     }
-
-
-def _numbered(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether pictures are counted in the prompt: as processor_config.json says, or else its image processor."""
-    file = folder / "processor_config.json"
-    whole = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    told = whole.get("use_image_id")
-    return bool(settings.get("use_image_id", True) if told is None else told)

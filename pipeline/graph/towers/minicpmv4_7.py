@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from pipeline.errors import UserError
 from pipeline.graph.decoder import Decoder, Inputs
 from pipeline.graph.model import Model, positions
 from pipeline.graph.towers import canvas_positions as canvas
+from pipeline.graph.towers import families
 from pipeline.graph.towers.minicpmv4_6 import WORDS, encoder
 from pipeline.graph.towers.tower import Tower, picture_tokens, require
 from pipeline.graph.tracer import Options
@@ -24,9 +24,9 @@ WORD_IDS = {
     "newline_id": canvas.LINE,
 }
 RUNS = (
-    f"a picture's place is counted from all of its tokens, so one run of the prompt must hold them, and at most "
-    f"{canvas.PICTURES} pictures: leave `chunk` and `chunk_limits` unset for prompts with pictures (`python -m pipeline` "
-    "does)"
+    "a picture's place is counted from all of its tokens, so one run of the prompt must hold them all, and at most "
+    f"{canvas.PICTURES} pictures: leave `chunk` and `chunk_limits` unset for prompts with pictures "
+    "(`python -m pipeline` does)"
 )
 
 
@@ -53,11 +53,7 @@ def decoder(config: PretrainedConfig, options: Options) -> Decoder:
     """See tower.py."""
     if not options.pictures:
         return Decoder()
-    if not options.exact_positions:
-        raise UserError(
-            "MiniCPM-V 4.7 lays pictures on a canvas, and the engine counts no such positions",
-            "set visual.positions=exact, on a target that computes in float32, or visual.mode=off",
-        )
+    families.check_positions(config.model_type, "exact" if options.exact_positions else "engine")
     for name in WORD_IDS:
         require(getattr(config, name, None) is not None, f"its config.json names no {name}")
     return CanvasDecoder(config)
@@ -69,4 +65,4 @@ def tower(model: Model, folder: Path, options: Options) -> Tower:
     told = [getattr(model.config, name, None) for name in names]
     found = picture_tokens(folder, *list(WORDS.values())[:4])
     require(told == found, f"config.json's {', '.join(names)} are {told}, the tokenizer's {found}")
-    return encoder(model, folder, canvas.markers, (RUNS,))
+    return encoder(model, folder, canvas.markers, {"most": canvas.PICTURES}, (RUNS,))
