@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from transformers.models.minicpmv4_7.modeling_minicpmv4_7 import MiniCPMV4_7Model
 
 from pipeline.errors import UserError
+from pipeline.graph.layout import flagged
 from pipeline.graph.towers import canvas_positions as canvas
 from pipeline.graph.towers.minicpmv4_7 import CanvasDecoder, decoder
 from pipeline.graph.tracer import Options
@@ -175,6 +176,31 @@ def test_text_alone_and_that_the_canvas_counts(
     plain.model.compute_3d_position_ids = lambda **_: None
     wrong = expected(plain, work, [pictures["wide"]], ids)
     assert np.abs(right - wrong).max() > 0.05 * np.abs(right).max()
+
+
+def test_the_token_table_says_which_words_there_are(work: Path) -> None:
+    table = json.loads((work / "graph" / "layout.json").read_text())["embedding"]
+    width = table["columns"] + table["markers"]
+    raw = np.fromfile(work / "product" / "embeddings_bf16.bin", np.uint16).reshape(table["rows"], width)
+    found = (raw[:, table["columns"] :].astype(np.uint32) << 16).view(np.float32)
+    names = ("image_start_id", "image_end_id", "slice_start_id", "slice_end_id", "newline_id")
+    expected = np.zeros_like(found)
+    for number, name in enumerate(names):
+        expected[CONFIG[name]] = number + 1
+    assert np.array_equal(found, expected)
+    with pytest.raises(UserError, match="no single tensor"):
+        flagged([{"rows": None}, {"rows": None}], 4, {1: 1.0})
+
+
+def test_four_times_as_many_tokens(pictures: dict[str, Path], tmp_path: Path) -> None:
+    source = write_model(FAMILY, tmp_path / "source", downsample_mode="4x")
+    (source / "preprocessor_config.json").write_text(json.dumps({**PROCESSORS[FAMILY], "downsample_mode": "4x"}))
+    product = build(source, tmp_path, recipe(), encoders=("visual",))
+    with Engine(product, {**EXACT, "thread_num": 1}) as engine:
+        ids = encode(engine, "see <img>{wide}</img> and <img>{small}</img>.".format(**pictures)).ids
+        found = [engine.prefill(ids), engine.step(40)]
+    rows = expected(load(source), tmp_path, [pictures["wide"], pictures["small"]], [*ids, 40])[-2:]
+    assert np.abs(np.stack(found) - rows).max() < LIMIT * np.abs(rows).max()
 
 
 def test_more_pictures_than_a_run_tells_apart(engine: Engine, pictures: dict[str, Path]) -> None:

@@ -78,22 +78,9 @@ def encoder(
     _without_mask(inner.vision_tower.encoder.layers[config.insert_layer_id + 1 :] if merges else ())
 
     def call(given: Tensors) -> list[torch.Tensor]:
-        places = given["position_ids"]
-        states = inner.vision_tower(
-            _pixels(given["patches"]),
-            target_sizes=torch.tensor([[2, int(places.shape[1]) // 2]]),  # for the windows' number only
-            use_vit_merger=merges,
-            position_ids=_learned(places, side),
-            cu_seqlens=given["attention_mask"],
-            max_seqlen=1,
-            window_index=_AsTheyLie(),
-            cu_window_seqlens=torch.arange(0, int(places.shape[1]) + 1, WINDOW),
-        ).last_hidden_state[0]
-        if merges:
-            states = torch.index_select(states, 0, _blocks(places))
-        rows = inner.merger.mlp[0](states.reshape(-1, WINDOW * int(states.shape[-1])))
+        rows = _rows(inner, given, side, merges)
         if behind is not None:
-            rows = torch.cat([rows, behind(_merged(places, merges))], -1)
+            rows = torch.cat([rows, behind(_merged(given["position_ids"], merges))], -1)
         return [rows.unsqueeze(1)]
 
     unit = PATCH * (4 if merges else 2)
@@ -111,6 +98,27 @@ def encoder(
         preprocessing={**_preprocessing(config, folder, unit), **facts},
         notes=(SLICES.format(unit=unit), *notes),
     )
+
+
+def _rows(inner: Any, given: Tensors, side: int, merges: bool) -> torch.Tensor:
+    """float32 [tokens, hidden], row by row of the slice. merges: whether the encoder makes its windows one token each
+    (16 patches a token), or leaves that to the merger alone (4)."""
+    places = given["position_ids"]
+    count = int(places.shape[1])
+    states = inner.vision_tower(
+        _pixels(given["patches"]),
+        target_sizes=torch.tensor([[2, count // 2]]),  # of a slice of as many patches: the windows are counted by it
+        use_vit_merger=merges,
+        position_ids=_learned(places, side),
+        cu_seqlens=given["attention_mask"],
+        max_seqlen=1,
+        window_index=_AsTheyLie(),
+        cu_window_seqlens=torch.arange(0, count + 1, WINDOW),
+    ).last_hidden_state[0]
+    if merges:
+        states = torch.index_select(states, 0, _blocks(places))
+    rows: torch.Tensor = inner.merger.mlp[0](states.reshape(-1, WINDOW * int(states.shape[-1])))
+    return rows
 
 
 def _merged(places: torch.Tensor, merges: bool) -> torch.Tensor:
