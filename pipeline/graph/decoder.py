@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,10 +39,12 @@ class Inputs:
 
 class Decoder:
     """axes: rows of position ids that the engine feeds (3 = is_mrope). markers: columns behind the embedding's, zero in
-    the token table, by which an encoder tells the decoder what a row is."""
+    the token table, by which an encoder tells the decoder what a row is. flags: what stands in all of these columns of
+    the token table instead, by token."""
 
     axes = 1
     markers = 0
+    flags: Mapping[int, float] = MappingProxyType({})
 
     def extra(self, tracer: Tracer, length: int, hidden: int) -> dict[str, torch.Tensor]:
         """Declares further graph inputs."""

@@ -94,6 +94,7 @@ def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: B
     graph, text = traced.graph, config.get_text_config()
     rows, columns = (int(size) for size in model.get_input_embeddings().weight.shape)
     embedding = layout.parts(bindings, [Part(traced.embedding)])
+    table = {"parts": embedding, "rows": rows, "columns": columns, **_markers(traced.decoder, embedding, rows)}
     linears = layout.linears(graph, bindings)
     head = traced.head.removesuffix(".weight")
     return {
@@ -107,7 +108,7 @@ def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: B
         "recurrent": is_recurrent(graph),
         "is_mrope": traced.decoder.axes > 1,
         "max_position_embeddings": traced.limit,
-        "embedding": {"parts": embedding, "rows": rows, "columns": columns, **_markers(traced.decoder)},
+        "embedding": table,
         "lm_head": head,
         "tied": next(entry["parts"] for entry in linears if entry["name"] == head) == embedding,
         "linears": linears,
@@ -117,9 +118,11 @@ def describe(model: Model, config: PretrainedConfig, traced: Traced, bindings: B
     }
 
 
-def _markers(decoder: Decoder) -> dict[str, int]:
-    """Columns of zeros behind the token table's, where the decoder reads some."""
-    return {"markers": decoder.markers} if decoder.markers else {}
+def _markers(decoder: Decoder, parts: list[dict[str, Any]], rows: int) -> dict[str, Any]:
+    """Columns behind the token table's, where the decoder reads some, and its parts with what stands in them."""
+    if not decoder.markers:
+        return {}
+    return {"markers": decoder.markers, "parts": layout.flagged(parts, rows, decoder.flags)}
 
 
 def parameter_names(model: Model) -> dict[int, str]:

@@ -108,6 +108,7 @@ class Graph:
 
     window: the sliding window of the layers that have one; 0 if none has. reach: float32 [L, 1], how many of the next
     tokens each token sees although they come after it (`passes/look_ahead.py`); None where attention is causal.
+    within_run: nodes that bring positions together and may: all that they look for stands in one run of the engine.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -117,6 +118,7 @@ class Graph:
     experts: dict[str, Experts] = field(default_factory=dict)
     window: int = 0
     reach: Value | None = None
+    within_run: set[Node] = field(default_factory=set)
 
     def producers(self) -> dict[Value, Node]:
         """Value → the node that writes it (inputs and constants have none)."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pipeline.errors import UserError
 from pipeline.graph.attention import layer_of
 from pipeline.graph.bindings import Bindings
 from pipeline.graph.ir import Graph, Linear, Part
@@ -46,6 +48,20 @@ def parts(bindings: Bindings, wanted: Iterable[Part]) -> list[dict[str, Any]]:
         }
         for part in bindings.parts(wanted)
     ]
+
+
+def flagged(parts: list[dict[str, Any]], rows: int, flags: Mapping[int, float]) -> list[dict[str, Any]]:
+    """A token table's parts, cut so that each row of `flags` is one with a "marker" of its own.
+
+    Raises UserError for a table that is no single tensor of the checkpoint, if there are flags.
+    """
+    if not flags:
+        return parts
+    if len(parts) != 1 or parts[0]["rows"] is not None:
+        raise UserError("the token table is no single tensor of the checkpoint, so no token of it can be flagged")
+    ends = sorted({0, rows, *flags, *(row + 1 for row in flags)})
+    cut = [(first, last) for first, last in itertools.pairwise(ends) if first < last <= rows]
+    return [{**parts[0], "rows": [first, last], "marker": flags.get(first, 0.0)} for first, last in cut]
 
 
 def _linear(linear: Linear, bindings: Bindings) -> dict[str, Any]:

@@ -49,8 +49,8 @@ REFUSED: dict[str, str] = {
 # pipeline/runtime/recurrent.py. With the families of multimodal models that have such a decoder.
 RECURRENT = frozenset(
     {
-        "lfm2", "lfm2_moe", "lfm2_vl", "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text",
-        "qwen3_next",
+        "lfm2", "lfm2_moe", "lfm2_vl", "minicpmv4_6", "minicpmv4_7", "olmo_hybrid", "qwen3_5", "qwen3_5_moe",
+        "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next",
     }
 )  # fmt: skip
 

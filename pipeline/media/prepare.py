@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import UserError
 from pipeline.media.antialias import resize
 from pipeline.media.sizes import (
+    check_ratio,
     flexible_grid,
     flexible_size,
     is_large,
@@ -22,6 +23,7 @@ from pipeline.media.sizes import (
     tile_grid,
     whole_tiles,
 )
+from pipeline.media.slices import picture_size, slice_grid, slice_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -109,6 +111,22 @@ def _square(picture: Image, facts: Mapping[str, Any], size: tuple[int, int] | No
     return Prepared((_resized(picture, int(facts["side"]), int(facts["side"]), facts),))
 
 
+def _slices(picture: Image, facts: Mapping[str, Any], size: tuple[int, int] | None) -> Prepared:
+    """The whole picture, then its slices row by row; only the whole if it is small."""
+    height, width = size or (picture.height, picture.width)
+    check_ratio(height, width)
+    scale, unit = int(facts["scale"]), int(facts["unit"])
+    rows, columns = slice_grid(height, width, int(facts["slices"]), scale)
+    whole = _resized(picture, *picture_size(height, width, scale, unit, enlarge=not rows), facts)
+    if not rows:
+        return Prepared((whole,))
+    tall, wide = slice_size(height, width, (rows, columns), scale, unit)
+    large = _resized(picture, rows * tall, columns * wide, facts)
+    boxes = [(wide * column, tall * row) for row in range(rows) for column in range(columns)]
+    slices = [large.crop((left, top, left + wide, top + tall)) for left, top in boxes]
+    return Prepared((whole, *slices), rows, columns)
+
+
 def _cut(picture: Image, side: int, row: int, column: int) -> Image:
     return picture.crop((column * side, row * side, (column + 1) * side, (row + 1) * side))
 
@@ -122,9 +140,10 @@ def _resized(picture: Image, height: int, width: int, facts: Mapping[str, Any]) 
 
 
 _KINDS = {
-    "smart_resize": _smart,
-    "tiles": _tiles,
-    "stacked_tiles": _stacked,
     "flexible": _flexible,
+    "slices": _slices,
+    "smart_resize": _smart,
     "square": _square,
+    "stacked_tiles": _stacked,
+    "tiles": _tiles,
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.errors import UserError
+from pipeline.media.expansion import TEXTS
 from pipeline.media.picture import open_picture
 from pipeline.media.prepare import Prepared, prepare
 
@@ -63,15 +64,16 @@ def tokenize(
             raise UserError("the prompt has a picture, and this product has no vision encoder", "export a vision model")
         return engine.tokenize(text), 0
     _refuse_stray(engine, without_media(text), facts)
+    if len(names) > int(facts.get("most", len(names))):
+        raise UserError(f"the prompt has {len(names)} pictures; this model takes {facts['most']}", "leave some out")
     prepared = [_prepared(name, facts, allow_net) for name in names]
     words = [_write(one, scratch, number) for number, one in enumerate(prepared)]
-    expand = _EXPANSIONS.get(facts["kind"])
-    if expand is None:
+    if facts["kind"] not in TEXTS:
         pieces = iter(["".join((facts.get("before", ""), *group, facts.get("after", ""))) for group in words])
         return engine.tokenize(_PICTURE.sub(lambda _: next(pieces), text)), len(names)
     for word in (word for group in words for word in group):
         engine.tokenize(word)  # for the embedding that the engine then holds; the ids come from the model's own prompt
-    expanded = iter([expand(one, facts) for one in prepared])
+    expanded = iter([TEXTS[facts["kind"]](number, one, facts) for number, one in enumerate(prepared)])
     return engine.tokenize(_PICTURE.sub(lambda _: next(expanded), text)), len(names)
 
 
@@ -106,34 +108,6 @@ def _write(one: Prepared, scratch: Path, number: int) -> list[str]:
         picture.save(path, compress_level=1)
         words.append(f"<img><hw>{picture.height},{picture.width}</hw>{path}</img>")
     return words
-
-
-def _expanded(one: Prepared, facts: dict[str, Any]) -> str:
-    """The text that stands for a picture: its tiles row by row, an empty line, the whole (transformers: idefics3's
-    processor). The engine's own has two line feeds where the model's tokenizer has one token for both."""
-    fake, whole, image = (facts["words"][name] for name in ("fake", "global", "image"))
-    places = image * int(facts["tokens"])
-    rows = [
-        "".join(f"{fake}<row_{row + 1}_col_{column + 1}>{places}" for column in range(one.columns)) + "\n"
-        for row in range(one.rows)
-    ]
-    return "".join(rows) + ("\n" if rows else "") + f"{fake}{whole}{places}{fake}"
-
-
-def _flexible(one: Prepared, facts: dict[str, Any]) -> str:
-    """The text that stands for a picture of any shape: itself, or its tiles row by row and its thumbnail
-    (transformers: lfm2_vl's processor, `_build_image_tokens`)."""
-    start, end, thumbnail, image = (str(facts["words"][name]) for name in ("start", "end", "thumbnail", "image"))
-    unit = int(facts["unit"])
-    places = [image * (picture.height // unit * (picture.width // unit)) for picture in one.pictures]
-    tiles = [(row + 1, column + 1) for row in range(one.rows) for column in range(one.columns)]
-    names = [f"<|img_row_{row}_col_{column}|>" for row, column in tiles]
-    names += [thumbnail if tiles else ""] * (len(places) - len(tiles))
-    return start + "".join(name + run for name, run in zip(names, places, strict=True)) + end
-
-
-# Families whose prompt has tokens between a picture's tiles, which the engine would not write so.
-_EXPANSIONS = {"tiles": _expanded, "flexible": _flexible}
 
 
 def _refuse_stray(engine: Tokenizer, text: str, facts: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ def smart_resize(height: int, width: int, unit: int, min_pixels: int, max_pixels
 
     transformers: qwen2_vl's image processor, `smart_resize`. Raises UserError for a ratio above 200.
     """
-    _check_ratio(height, width)
+    check_ratio(height, width)
     rounded = round(height / unit) * unit, round(width / unit) * unit
     return _bounded(height, width, rounded, unit, min_pixels, max_pixels)
 
@@ -23,7 +23,7 @@ def smart_resize(height: int, width: int, unit: int, min_pixels: int, max_pixels
 def flexible_size(height: int, width: int, unit: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
     """As smart_resize, but no side is rounded to 0. transformers: lfm2_vl's image processor, `smart_resize`, which
     takes any ratio: of a line of pixels it makes thousands of patches, for whose mask a machine may lack the memory."""
-    _check_ratio(height, width)
+    check_ratio(height, width)
     rounded = max(unit, round(height / unit) * unit), max(unit, round(width / unit) * unit)
     return _bounded(height, width, rounded, unit, min_pixels, max_pixels)
 
@@ -34,7 +34,8 @@ def is_large(height: int, width: int, unit: int, most_pixels: float) -> bool:
     return tall * wide > most_pixels
 
 
-def _check_ratio(height: int, width: int) -> None:
+def check_ratio(height: int, width: int) -> None:
+    """Raises UserError for a ratio above 200."""
     if max(height, width) > LARGEST_RATIO * min(height, width):
         raise UserError(
             f"a picture of {height} x {width} is more than {LARGEST_RATIO} times longer than wide", "cut it"

@@ -83,6 +83,8 @@ def validate(recipe: Recipe) -> None:
     _check_embedding(recipe)
     _check_target(recipe)
     _check_recurrent(recipe, recipe.model.family)
+    if recipe.visual.mode != "off":
+        families.check_positions(recipe.model.family, recipe.visual.positions)
     _check_verify(recipe)
 
 
@@ -281,6 +283,8 @@ def validate_against_model(recipe: Recipe, config: Mapping[str, Any]) -> None:
     """Check the recipe against the model's config.json. Raises UserError: block sizes, impossible tying."""
     config, quant = thinker(config), recipe.quant
     families.check(config, {"visual": recipe.visual.mode != "off", "audio": recipe.audio.mode != "off"})
+    if recipe.visual.mode != "off":
+        families.check_positions(str(config.get("model_type", "")), recipe.visual.positions)
     tasks.check(recipe.model.task, config)
     _check_task(recipe)
     text = text_config(config)

@@ -83,12 +83,12 @@ def reference_rows(
     else:
         processor = loader.from_pretrained(str(source), backend="pil")
     inputs = dict(processor(images=[list(pictures)] if _is_nested(processor) else list(pictures), return_tensors="pt"))
-    for count in ("num_patches", "num_crops"):
+    for count in ("num_patches", "num_crops", "num_patches_per_image", "grids"):
         inputs.pop(count, None)
     if thinker.is_thinker(model):
         return thinker.rows(model, ids, pictures=inputs)
     tokens = torch.tensor([list(ids)])
-    if "image_grid_thw" in inputs:
+    if "image_grid_thw" in inputs or model.config.model_type == "minicpmv4_7":
         inputs["mm_token_type_ids"] = (tokens == image_token).int()
     elif model.config.model_type == "gemma3":  # by these its picture tokens see each other in both directions
         inputs["token_type_ids"] = (tokens == image_token).int()

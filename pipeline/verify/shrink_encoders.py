@@ -11,6 +11,7 @@ from pipeline.graph.towers.tower_files import PROCESSORS
 
 LAYERS = 2
 TOKENS_A_SIDE = 4  # of a picture that has one size only
+SLICE = 112  # pixels a side of slices, so that the self-check's pictures are cut
 DEEPSTACK = 3  # the first decoder layers take these features: the small decoder must have as many, and one more
 FIRST = 256  # ids behind the bytes of the small tokeniser
 ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5))
@@ -19,12 +20,20 @@ TOKENS = (
     *("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<start_of_image>", "<end_of_image>"),
     *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
     *("<|image_start|>", "<|image_end|>", "<|img_thumbnail|>"),
+    *("<image>", "</image>", "<slice>", "</slice>", "<image_id>", "</image_id>"),
 )
 FIELDS = (
     *("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"),
     *("audio_token_id", "audio_start_token_id", "audio_end_token_id"),
     *("boi_token_id", "eoi_token_id"),
 )
+# Words around pictures that a config.json numbers; the line feed is a byte of the small tokeniser.
+WORDS = {
+    "image_start_id": "<image>",
+    "image_end_id": "</image>",
+    "slice_start_id": "<slice>",
+    "slice_end_id": "</slice>",
+}
 DEPTHS = ("depth", "num_hidden_layers")
 WIDTHS = ("out_hidden_size",)  # of the encoder's output: the decoder's width
 
@@ -46,6 +55,18 @@ def shrink_encoders(config: Any) -> None:
     for number, name in enumerate(FIELDS):
         if getattr(config, name, None) is not None:
             setattr(config, name, FIRST + number)
+    for name, word in WORDS.items():
+        if getattr(config, name, None) is not None:
+            setattr(config, name, FIRST + TOKENS.index(word))
+    if getattr(config, "newline_id", None) is not None:
+        config.newline_id = _byte("\n")
+
+
+def _byte(character: str) -> int:
+    """The small tokeniser's id of a byte."""
+    from pipeline.verify.random_model import byte_tokenizer
+
+    return int(byte_tokenizer().encode(character).ids[0])
 
 
 def _cut_depth(encoder: Any, depth: int) -> None:
@@ -67,6 +88,8 @@ def _shrink_vision(config: Any, vision: Any) -> None:
             setattr(vision, name, hidden)
     if getattr(config, "mm_tokens_per_image", None):
         _shrink_square(config, vision)
+    if hasattr(config, "insert_layer_id"):
+        config.insert_layer_id = vision.insert_layer_id = 0  # one layer before the merged windows, one behind them
     if config.model_type == "qwen2_vl":  # its encoder calls its output's width so
         vision.hidden_size = hidden
 
@@ -85,14 +108,18 @@ def copy_processors(checkpoint: Path, folder: Path, config: Any) -> None:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, folder / name)
             if getattr(config, "mm_tokens_per_image", None):
-                _write_side(folder / name, int(config.vision_config.image_size))
+                side = int(config.vision_config.image_size)
+                _write_settings(folder / name, "size", {"size": {"height": side, "width": side}})
+            if hasattr(config, "insert_layer_id"):
+                _write_settings(folder / name, "image_mean", {"scale_resolution": SLICE})
 
 
-def _write_side(file: Path, side: int) -> None:
+def _write_settings(file: Path, known_by: str, changes: dict[str, Any]) -> None:
+    """`changes` in the file's settings of pictures, which are those that have a key `known_by`."""
     content = json.loads(file.read_text("utf-8"))
     for settings in (content, content.get("image_processor", {})):
-        if "size" in settings:
-            settings["size"] = {"height": side, "width": side}
+        if known_by in settings:
+            settings |= changes
     file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
 
 

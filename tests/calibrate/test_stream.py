@@ -54,7 +54,7 @@ def test_equals_the_whole_model(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["idefics3", "internvl", "qwen2_5_omni", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["idefics3", "internvl", "minicpmv4_6", "qwen2_5_omni", "qwen3_vl"])
 def test_the_decoder_of_a_model_with_encoders(family: str, tmp_path: Path) -> None:
     """Text through its layers alone; the encoders, which it does not need, are not even read."""
     source = write_model(family, tmp_path / "source")

@@ -230,3 +230,14 @@ def test_a_local_model_with_a_recurrent_state_is_known_by_its_config() -> None:
     with pytest.raises(UserError, match="chunk: the engine"):
         validate.validate_against_model(wanted, AutoConfig.for_model("lfm2").to_dict())
     validate.validate_against_model(wanted, AutoConfig.for_model("llama").to_dict())
+
+
+def test_a_canvas_is_counted_in_float32_or_not_at_all() -> None:
+    for overrides in (["visual.positions=engine"], ["target=metal"]):
+        with pytest.raises(UserError, match="on a canvas, whose positions the engine does not count"):
+            recipe("model=minicpm-v-4.7-1b", *overrides)
+        assert recipe("model=minicpm-v-4.7-1b", "visual.mode=off", *overrides)
+        assert recipe("model=minicpm-v-4.6", *overrides)
+    local = recipe("model=local", "model.path=/m", "target=metal")
+    with pytest.raises(UserError, match="on a canvas"):
+        validate.validate_against_model(local, AutoConfig.for_model("minicpmv4_7").to_dict())

@@ -28,6 +28,7 @@ SPECIALS = (
     *("<fake_token_around_image>", "<global-img>", "<img>", "</img>", *ROWS),
     *("<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>", "<start_of_image>", "<end_of_image>"),
     *("<|image_start|>", "<|image_end|>", "<|img_thumbnail|>", *TILES),
+    *("<image>", "</image>", "<slice>", "</slice>", "<image_id>", "</image_id>"),
 )
 FIRST = 256  # ids of the special tokens begin after the bytes
 START, END, IMAGE, VIDEO = (FIRST + SPECIALS.index(f"<|{name}|>") for name in (
@@ -112,6 +113,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "image_token_id": IMAGE,
         "tie_word_embeddings": True,
     },
+    "minicpmv4_6": {
+        "text_config": {**TEXT, **DELTA_NET, "model_type": "qwen3_5_text", "rope_parameters": INTERLEAVED},
+        "vision_config": {
+            "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "image_size": 112, "patch_size": 14,
+        },
+        "insert_layer_id": 1,  # one layer before the windows' with patches, one behind them with a quarter as many
+        "image_size": 112,
+        "image_token_id": IMAGE,
+        "video_token_id": VIDEO,
+        "tie_word_embeddings": True,
+    },
     "qwen2_5_vl": {
         "text_config": {**TEXT, "rope_parameters": MROPE},
         "vision_config": {
@@ -150,6 +163,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **QWEN_TOKENS,
     },
 }
+CONFIGS["minicpmv4_7"] = {
+    **CONFIGS["minicpmv4_6"],
+    **{name: FIRST + SPECIALS.index(word) for name, word in (
+        ("image_start_id", "<image>"), ("image_end_id", "</image>"), ("slice_start_id", "<slice>"),
+        ("slice_end_id", "</slice>"))},
+    "newline_id": sorted(pre_tokenizers.ByteLevel.alphabet()).index("Ċ"),
+}  # fmt: skip
 CONFIGS["smolvlm"] = CONFIGS["idefics3"]
 CONFIGS["qwen2_5_omni"] = {  # the whole of it, as published: what speaks lies beside what sees, hears and writes
     "thinker_config": {
@@ -239,6 +259,15 @@ PROCESSORS["internvl"] = {
     "image_mean": [0.485, 0.456, 0.406],
     "image_std": [0.229, 0.224, 0.225],
 }
+PROCESSORS["minicpmv4_6"] = {
+    "image_processor_type": "MiniCPMV4_6ImageProcessor",
+    "scale_resolution": 112,
+    "max_slice_nums": 9,
+    "patch_size": 14,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+}
+PROCESSORS["minicpmv4_7"] = PROCESSORS["minicpmv4_6"]
 PROCESSORS["smolvlm"] = {**PROCESSORS["idefics3"], "image_processor_type": "SmolVLMImageProcessor"}
 
 

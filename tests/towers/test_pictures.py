@@ -17,8 +17,8 @@ from tests.towers.product import build_family
 torch.set_num_threads(1)
 LIMIT = 1e-3
 # Measured: below 8e-6. In the mixture of experts one token of 53 has more (2.5e-5), which transformers' two ways of
-# computing the delta rule differ by as well (4e-6, ten times what they do elsewhere).
-NEAR = {"qwen3_5_moe": 1e-4}
+# computing the delta rule differ by as well (4e-6, ten times what they do elsewhere). For MiniCPM-V see its own tests.
+NEAR = {"minicpmv4_6": 3e-5, "minicpmv4_7": 3e-5, "qwen3_5_moe": 1e-4}
 
 
 def test_every_family_is_tested() -> None:

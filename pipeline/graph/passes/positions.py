@@ -17,7 +17,7 @@ _NEXT_STEP = "choose a model whose only memory of earlier tokens is attention's 
 def check_positions(graph: Graph) -> None:
     """Raises UserError that names the operation."""
     for node in graph.nodes:
-        if node.domain == CUSTOM_DOMAIN or _reads_mask(graph, node):
+        if node.domain == CUSTOM_DOMAIN or _reads_mask(graph, node) or node in graph.within_run:
             continue
         if any(_grows_twice(value) for value in node.outputs):
             raise UserError(

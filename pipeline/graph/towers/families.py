@@ -17,6 +17,8 @@ VISUAL: dict[str, str] = {
     "idefics3": "pipeline.graph.towers.idefics3",
     "internvl": "pipeline.graph.towers.internvl",
     "lfm2_vl": "pipeline.graph.towers.lfm2_vl",
+    "minicpmv4_6": "pipeline.graph.towers.minicpmv4_6",
+    "minicpmv4_7": "pipeline.graph.towers.minicpmv4_7",
     "qwen2_5_omni": "pipeline.graph.towers.qwen2_5_omni",
     "qwen2_5_vl": "pipeline.graph.towers.qwen2_5_vl",
     "qwen2_vl": "pipeline.graph.towers.qwen2_vl",
@@ -32,10 +34,11 @@ AUDIO: dict[str, str] = {
 
 REFUSED: dict[str, str] = {
     "gemma4": "no adapter for its encoders and its embeddings by layer is written",
-    "minicpmv4_6": "its resampler needs sizes that the engine feeds to MiniCPM-V's older graphs only",
-    "minicpmv4_7": "its resampler needs sizes that the engine feeds to MiniCPM-V's older graphs only",
     "paligemma": "all tokens of its prompt see each other in both directions, for which no engine mask can be widened",
 }
+
+# Families of whose positions the engine's own are wrong from a picture's first token on.
+COUNTED = frozenset({"minicpmv4_7"})
 
 # The section of config.json that says that a model has such an encoder.
 SECTIONS = {"visual": ("vision_config",), "audio": ("audio_config",)}
@@ -68,3 +71,15 @@ def check(config: Mapping[str, Any], wanted: Mapping[str, bool]) -> None:
                 f"choose one of {', '.join(sorted({'visual': VISUAL, 'audio': AUDIO}[kind]))}, "
                 f"or build the text part alone with {kind}.mode=off",
             )
+
+
+def check_positions(model_type: str, positions: str) -> None:
+    """Raises UserError for a family whose positions the graph must count, if the recipe leaves them to the engine.
+
+    positions: `visual.positions`, which targets that compute in half precision set to "engine".
+    """
+    if model_type in COUNTED and positions == "engine":
+        raise UserError(
+            f"{model_type} lays a picture and its slices on a canvas, whose positions the engine does not count",
+            "use visual.positions=exact on a target that computes in float32, or visual.mode=off for the text alone",
+        )

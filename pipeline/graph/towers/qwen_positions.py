@@ -42,8 +42,7 @@ def positions(given: Inputs, limit: int) -> torch.Tensor:
     assert marks is not None
     number, row, column, surplus = (marks[:, index] for index in range(MARKERS))
     first = (given.positions[0] == 0).float()
-    values = torch.stack([surplus, first, *[surplus * 0] * (_HEAD - 2)], -1)
-    mean = _running_mean(given.tracer, values, given.layers)
+    mean = running_mean(given.tracer, [surplus, first], given.layers)
     count = 1.0 / mean[:, 1].clamp(min=1e-6)
     text = count.round() - 1 - mean[:, 0] * count
     in_picture = (number > 0).float()
@@ -51,8 +50,9 @@ def positions(given: Inputs, limit: int) -> torch.Tensor:
     return torch.stack([time, time + row, time + column]).round().clamp(0, limit - 1).to(torch.int64)
 
 
-def _running_mean(tracer: Tracer, values: torch.Tensor, layer: int) -> torch.Tensor:
-    """float32 [L, 8] → the mean of all rows up to each, over the whole cached sequence."""
+def running_mean(tracer: Tracer, columns: list[torch.Tensor], layer: int) -> torch.Tensor:
+    """float32 [L, 8]: the means of up to 8 columns [L] over all rows up to each, over the whole cached sequence."""
+    values = torch.stack([*columns, *[columns[0] * 0] * (_HEAD - len(columns))], -1)
     length = int(values.shape[0])
     value = reshape(tracer, tracer.value(values), (1, 1, length, _HEAD))
     zero = reshape(tracer, tracer.value(values * 0), (1, 1, length, _HEAD))
