@@ -12,8 +12,8 @@ from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_stri
 
 from pipeline.__main__ import main
 from pipeline.errors import UserError
+from pipeline.media.expansion import tiles
 from pipeline.media.prepare import Prepared
-from pipeline.media.prompt import _expanded
 from pipeline.mnn.runner import Engine
 from pipeline.use.media import encode, picture_tag
 from pipeline.verify.pictures import draw
@@ -102,4 +102,4 @@ def test_run_fetches_a_picture_with_the_flag_only(
 def test_tiles_have_the_models_own_words(rows: int, columns: int) -> None:
     words = {"fake": "<fake_token_around_image>", "global": "<global-img>", "image": "<image>"}
     expected = get_image_prompt_string(rows, columns, 5, words["fake"], words["image"], words["global"])
-    assert _expanded(Prepared((), rows, columns), {"words": words, "tokens": 5}) == expected
+    assert tiles(0, Prepared((), rows, columns), {"words": words, "tokens": 5}) == expected
