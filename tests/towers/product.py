@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
+
 from pipeline.recipe.schema import Recipe
 from pipeline.verify.selfcheck import build
 from tests.towers.models import write_model
@@ -18,6 +20,13 @@ def recipe(**visual: Any) -> dict[str, Any]:
     whole["model"]["modalities"] = ["visual"]
     whole["visual"] |= visual
     return whole
+
+
+def rename_as_published(source: Path) -> None:
+    """Give the encoder's tensors the names that published checkpoints have, which transformers renames as it loads."""
+    file = source / "model.safetensors"
+    named = {name.replace("vision_tower.", "vision_tower.vision_model."): one for name, one in load_file(file).items()}
+    save_file(named, file, {"format": "pt"})
 
 
 def build_family(family: str, work: Path, **visual: Any) -> Path:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, Gemma3Processor, PreTrainedTokenizerFast
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
@@ -27,7 +26,7 @@ from pipeline.verify.shrink import shrink
 from tests.graph.product import Silent
 from tests.mnn.module import run_module
 from tests.towers.models import CONFIGS, IMAGE, PROCESSORS, load, write_model
-from tests.towers.product import recipe
+from tests.towers.product import recipe, rename_as_published
 from tests.verify.helpers import MODEL, TARGET, Notes
 
 torch.set_num_threads(1)
@@ -38,9 +37,7 @@ LIMIT = 1e-5  # of max|logit|
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`source`, with the published models' names of tensors, `product` and the stages' folders."""
     folder = tmp_path_factory.mktemp("gemma3")
-    file = write_model("gemma3", folder / "source") / "model.safetensors"
-    named = {name.replace("vision_tower.", "vision_tower.vision_model."): one for name, one in load_file(file).items()}
-    save_file(named, file, {"format": "pt"})
+    rename_as_published(write_model("gemma3", folder / "source"))
     build(folder / "source", folder, recipe(), encoders=("visual",))
     return folder
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, Lfm2VlProcessor, PreTrainedTokenizerFast
 
 from pipeline.errors import UserError
@@ -28,7 +27,7 @@ from pipeline.verify.torch_pictures import processor
 from tests.graph.product import Silent
 from tests.mnn.module import run_module
 from tests.towers.models import CONFIGS, IMAGE, PROCESSORS, load, write_model
-from tests.towers.product import recipe
+from tests.towers.product import recipe, rename_as_published
 from tests.verify.helpers import MODEL, TARGET, Notes
 
 torch.set_num_threads(1)
@@ -40,9 +39,7 @@ SHAPES = {"small": (20, 30), "wide": (100, 340), "tall": (500, 45), "square": (6
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`source`, with the published models' names of tensors, `product` and the stages' folders."""
     folder = tmp_path_factory.mktemp("lfm2_vl")
-    file = write_model("lfm2_vl", folder / "source") / "model.safetensors"
-    named = {name.replace("vision_tower.", "vision_tower.vision_model."): one for name, one in load_file(file).items()}
-    save_file(named, file, {"format": "pt"})
+    rename_as_published(write_model("lfm2_vl", folder / "source"))
     build(folder / "source", folder, recipe(), encoders=("visual",))
     return folder
 
