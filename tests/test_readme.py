@@ -30,7 +30,8 @@ def output(*command: str) -> str:
 
 
 def test_both_commands_are_one_line_and_stay_inside_the_clone() -> None:
-    for name, last in (("export", ".venv/bin/doit export"), ("test", ".venv/bin/python -m pytest -n 2")):
+    tests = ".venv/bin/python -m pytest -n 2 --dist worksteal"
+    for name, last in (("export", ".venv/bin/doit export"), ("test", tests)):
         command = block(name)
         assert "\n" not in command
         assert command.startswith("python3 -m venv .venv && ")

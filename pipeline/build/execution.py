@@ -112,6 +112,7 @@ class Executor:
             for worker in self._warm.values():
                 worker.kill()
             self._warm.clear()
+        self.spawner.close()
 
     def warm_up_for(self, source: SourceNode) -> None:
         """Let the first stage that has much to import do so while the source is being read."""
@@ -126,7 +127,7 @@ class Executor:
                 return
             chosen = waiting[0]
             log = self.store.root / "logs" / f"{chosen.name}-warm-{next(self._numbers)}.log"
-            worker = self.spawner.start(log, self.store.root / "tmp")
+            worker = self.spawner.start(log, self.store.root / "tmp", self._shared(chosen))
             large = chosen.stage.warm_large if self.source_bytes > LARGE else ()
             worker.warm((*chosen.stage.warm, *large))
             self._warm[chosen.id] = worker
@@ -135,10 +136,15 @@ class Executor:
         with self._lock:
             worker = self._warm.pop(node.id, None)
         if worker is None:
-            return self.spawner.start(log, cwd)
+            return self.spawner.start(log, cwd, self._shared(node))
         worker.log.replace(log)
         worker.log = log
         return worker
+
+    def _shared(self, node: Node) -> tuple[str, ...]:
+        """What the node's worker warms up with, if those of others do so with the same; otherwise nothing."""
+        others = {one.id for readers in self.consumers.values() for one in readers if one.stage.warm == node.stage.warm}
+        return node.stage.warm if others - {node.id} else ()
 
     def _execute(self, node: Node, key: str, sandbox: Sandbox, log: Log) -> None:
         job = {

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from pipeline.build.code import ROOT
+from pipeline.build.forked import AVAILABLE, Forked, Forks
 from pipeline.build.stage import Log
 from pipeline.build.store import out_of_space
 from pipeline.errors import StageFailed, UserError
@@ -44,7 +45,7 @@ FREE_SOME = "free some space (doit gc --keep 5GB), then run again"
 class Worker:
     """One child process; runs one job."""
 
-    def __init__(self, popen: subprocess.Popen[str], messages: TextIO, log: Path, lifeline: int) -> None:
+    def __init__(self, popen: subprocess.Popen[str] | Forked, messages: TextIO, log: Path, lifeline: int) -> None:
         self.popen = popen
         self._messages = messages
         self.log = log
@@ -73,7 +74,8 @@ class Worker:
 
     def kill(self) -> None:
         """End the worker and all that it started."""
-        kill_group(self.popen.pid)
+        if pid := self.popen.pid:
+            kill_group(pid)
 
     def _send(self, message: Mapping[str, Any]) -> None:
         assert self.popen.stdin is not None
@@ -114,10 +116,15 @@ class Spawner:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spawner")
         self._lock = Lock()
         self._alive: set[Worker] = set()
+        self._forks: dict[tuple[str, ...], Forks] = {}
 
-    def start(self, log: Path, cwd: Path) -> Worker:
-        """A worker that waits for its job, with its output in `log`."""
-        worker = self._thread.submit(_start, log, cwd).result()
+    def start(self, log: Path, cwd: Path, shared: tuple[str, ...] = ()) -> Worker:
+        """A worker that waits for its job, with its output in `log`.
+
+        shared: modules that several workers of this build import. They are imported once, in a process that is then
+        forked: torch and transformers take three seconds of a core each time.
+        """
+        worker = self._thread.submit(self._start, log, cwd, shared).result()
         with self._lock:
             self._alive.add(worker)
         return worker
@@ -129,8 +136,56 @@ class Spawner:
 
     def kill_all(self) -> None:
         """End every worker now. Safe in a signal handler: takes no lock."""
+        for forks in list(self._forks.values()):
+            forks.kill()  # a worker that it has yet to fork has no pid
         for worker in list(self._alive):
             worker.kill()
+
+    def close(self) -> None:
+        """End the processes that workers were forked from."""
+        while self._forks:
+            self._forks.popitem()[1].close()
+
+    def _start(self, log: Path, cwd: Path, shared: tuple[str, ...]) -> Worker:
+        reader, writer = os.pipe()
+        lifeline, held = os.pipe()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with log.open("wb") as output:
+                forked = self._fork(shared, log.parent, cwd, output, (writer, lifeline))
+                popen = forked or _spawn(cwd, output, (writer, lifeline))
+        finally:
+            os.close(writer)
+            os.close(lifeline)
+        return Worker(popen, os.fdopen(reader, encoding="utf-8"), log, held)
+
+    def _fork(
+        self, shared: tuple[str, ...], home: Path, cwd: Path, output: BinaryIO, handles: tuple[int, int]
+    ) -> Forked | None:
+        if not shared or not AVAILABLE:
+            return None
+        if shared not in self._forks:
+            self._forks[shared] = Forks(shared, output, environment(), home)
+        try:
+            return self._forks[shared].fork(cwd, output, *handles)
+        except OSError:  # killed, by hand or for want of memory: this worker imports for itself, the next asks anew
+            self._forks.pop(shared).close()
+            return None
+
+
+def _spawn(cwd: Path, output: BinaryIO, handles: tuple[int, int]) -> subprocess.Popen[str]:
+    messages, lifeline = handles
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "pipeline.build.worker", str(messages), str(os.getpid()), str(lifeline)],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        pass_fds=handles,
+        cwd=cwd,
+        env=environment(),
+        start_new_session=True,
+        text=True,
+    )
 
 
 def environment() -> dict[str, str]:
@@ -170,30 +225,6 @@ def kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
-
-
-def _start(log: Path, cwd: Path) -> Worker:
-    reader, writer = os.pipe()
-    lifeline, held = os.pipe()
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "pipeline.build.worker", str(writer), str(os.getpid()), str(lifeline)]
-    try:
-        with log.open("wb") as output:
-            popen = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=(writer, lifeline),
-                cwd=cwd,
-                env=environment(),
-                start_new_session=True,
-                text=True,
-            )
-    finally:
-        os.close(writer)
-        os.close(lifeline)
-    return Worker(popen, os.fdopen(reader, encoding="utf-8"), log, held)
 
 
 def _ending(code: int, log: Path) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from pipeline.graph.quick_symbols import put_stand_ins
-from pipeline.graph.stand_in import StandIn, put
+from pipeline.graph.stand_in import StandIn, put, real
 
 COMPILER = "torch._dynamo"
 _HELPER = f"{COMPILER}._trace_wrapped_higher_order_op"
@@ -46,9 +46,20 @@ class _IndexMode:
         return self._real.__exit__(*error)
 
 
+class _Compiled(ModuleType):
+    """Stands for `torch._dynamo.eval_frame`: until the compiler is there, no module is a compiled one."""
+
+    class OptimizedModule:
+        """accelerate asks of each model that is saved whether it is one."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(real(COMPILER).eval_frame, name)
+
+
 def _compiler() -> StandIn:
-    """`torch._dynamo` until more is wanted than functions left as they are."""
-    known = dict.fromkeys(("disable", "assume_constant_result", "allow_in_graph"), _as_it_is)
+    """`torch._dynamo` until more is wanted than functions and the cache's tensors left as they are."""
+    marks = ("disable", "assume_constant_result", "allow_in_graph", "mark_static_address")
+    known: dict[str, Any] = {**dict.fromkeys(marks, _as_it_is), "eval_frame": _Compiled(f"{COMPILER}.eval_frame")}
     return StandIn(COMPILER, known, before=lambda: sys.modules.pop(_HELPER, None))
 
 

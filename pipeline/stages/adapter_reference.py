@@ -27,7 +27,7 @@ STAGE = Stage(
         "verify.max_new_tokens",
     ),
     tools=("torch", "transformers", "tokenizers", "peft", "gguf", "safetensors"),
-    warm=("torch", "transformers"),
+    warm=("pipeline.graph.quick_import",),
     memory=expected_memory,
     applies=lambda recipe: bool(recipe["adapter"]["mode"] == "split" and recipe["verify"]["mode"] != "off"),
 )
@@ -38,6 +38,9 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     NAME/logits_fp16.npy (float32 [positions, vocabulary]; the second with the base's matrices rounded to fp16)."""
     import torch
 
+    from pipeline.graph import quick_import
+
+    quick_import.load()
     from pipeline.checkpoint.lora_split import split_folders
     from pipeline.verify import adapters, huggingface
     from pipeline.verify.product import read_json

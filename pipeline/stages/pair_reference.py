@@ -24,7 +24,7 @@ STAGE = Stage(
         *("verify.length", "verify.threads", "verify.reference_memory_gb"),
     ),
     tools=("torch", "transformers", "tokenizers", "safetensors"),
-    warm=("torch", "transformers"),
+    warm=("pipeline.graph.quick_import",),
     memory=expected_memory,
     applies=proves_pairs,
 )
@@ -36,6 +36,9 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     import numpy as np
     import torch
 
+    from pipeline.graph import quick_import
+
+    quick_import.load()
     from pipeline.verify import huggingface, pair_reference, pair_text
     from pipeline.verify.file_tokenizer import open_tokenizer
 

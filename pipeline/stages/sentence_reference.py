@@ -24,7 +24,7 @@ STAGE = Stage(
         *("verify.length", "verify.threads", "verify.reference_memory_gb"),
     ),
     tools=("torch", "transformers", "tokenizers", "safetensors"),
-    warm=("torch", "transformers"),
+    warm=("pipeline.graph.quick_import",),
     memory=expected_memory,
     applies=proves_sentences,
 )
@@ -35,6 +35,9 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     import numpy as np
     import torch
 
+    from pipeline.graph import quick_import
+
+    quick_import.load()
     from pipeline.checkpoint.sentence import read_sentence_config
     from pipeline.verify import sentence_reference, sentence_text
     from pipeline.verify.file_tokenizer import open_tokenizer

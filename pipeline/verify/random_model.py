@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +68,8 @@ def write_folder(model: Any, folder: Path, code: Path) -> None:
     import torch
 
     state = {name: value.bfloat16() for name, value in model.state_dict().items()}
-    model.save_pretrained(folder, state_dict=state, safe_serialization=True)
+    with _no_distributed_tensors():
+        model.save_pretrained(folder, state_dict=state, safe_serialization=True)
     del state
     config = json.loads((folder / "config.json").read_text("utf-8"))
     config["dtype"] = str(torch.bfloat16).removeprefix("torch.")
@@ -74,6 +78,21 @@ def write_folder(model: Any, folder: Path, code: Path) -> None:
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}\n', "utf-8")
     for path in sorted(code.glob("*.py")):
         shutil.copyfile(path, folder / path.name)
+
+
+@contextmanager
+def _no_distributed_tensors() -> Iterator[None]:
+    """While open, they cannot be imported, unless they have been already: huggingface_hub asks of each tensor whether
+    it is one, and takes an ImportError for a no. Importing them takes a second."""
+    name = "torch.distributed.tensor"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def byte_tokenizer() -> Any:

@@ -19,6 +19,22 @@ model = transformers.AutoModelForCausalLM.from_config(config).eval()
 with torch.no_grad():
     told["logits"] = model(torch.tensor([[1, 2, 3, 4]])).logits.flatten().tolist()[:200]
 """
+CACHE = """
+import tempfile
+from pathlib import Path
+from pipeline.verify.random_model import write_folder
+with tempfile.TemporaryDirectory() as folder:
+    write_folder(model, Path(folder), Path(folder))
+    back = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+told["saved"] = all(torch.equal(value.bfloat16().float(), back.state_dict()[name])
+                    for name, value in model.state_dict().items())
+recurrent = transformers.Lfm2Config(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                                    num_attention_heads=4, num_key_value_heads=2,
+                                    layer_types=["conv", "full_attention"])
+recurrent = transformers.AutoModelForCausalLM.from_config(recurrent).eval()
+with torch.no_grad():
+    told["cached"] = recurrent.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=3, do_sample=False).tolist()
+"""
 
 
 def _run(*lines: str) -> dict[str, Any]:
@@ -38,6 +54,8 @@ def quick() -> dict[str, Any]:
         "told['names'] = [sorted(models._modules), sorted(models._class_to_module.items())]",
         "told['distributed'] = torch.distributed.is_available()",
         MODEL,
+        CACHE,
+        "told['heavy_after'] = [name for name in heavy if name in sys.modules]",
         "from transformers import masking_utils",
         "with masking_utils.TransformGetItemToIndex() as mode: told['mode'] = type(mode).__module__",
         "import torch._dynamo",
@@ -52,6 +70,7 @@ def usual() -> dict[str, Any]:
         "told['names'] = [sorted(models._modules), sorted(models._class_to_module.items())]",
         "told['distributed'] = torch.distributed.is_available()",
         MODEL,
+        CACHE,
         QUICK,
         "told['compiler'] = hasattr(torch._dynamo, 'optimize')",
     )
@@ -61,8 +80,14 @@ def test_the_compiler_and_distributed_tensors_are_not_imported(quick: dict[str, 
     assert quick["heavy"] == []
 
 
+def test_nor_are_they_by_a_model_that_is_saved_or_keeps_a_state(quick: dict[str, Any]) -> None:
+    """accelerate and huggingface_hub ask on saving, the cache of a recurrent state when it is made."""
+    assert quick["heavy_after"] == []
+    assert quick["saved"] is True
+
+
 def test_the_same_names_and_the_same_numbers(quick: dict[str, Any], usual: dict[str, Any]) -> None:
-    for key in ("names", "distributed", "logits"):
+    for key in ("names", "distributed", "logits", "cached"):
         assert quick[key] == usual[key], key
 
 
