@@ -25,11 +25,12 @@ MEMO_FORMAT = 1
 
 
 def memo_file(store: Path) -> Path:
-    """Where digests of this code are remembered: beside its bytecode, so that a new store need not parse the code again
-    (a second of every first build); in the store where Python writes no bytecode there. Named after the Python version,
-    as bytecode is: syntax trees differ."""
-    folder = ROOT / "pipeline" / "__pycache__"
-    beside = not sys.dont_write_bytecode and sys.pycache_prefix is None and os.access(folder, os.W_OK)
+    """Where digests of this code are remembered: beside its bytecode and its compiled loops, so that a new store need not
+    parse the code again (a second of every first build); in the store if the code's folder cannot be written. Named
+    after the Python version, as bytecode is: syntax trees differ."""
+    code = ROOT / "pipeline"
+    folder = code / "__pycache__"
+    beside = os.access(folder if folder.is_dir() else code, os.W_OK)
     return (folder if beside else store) / f"code-digests.{sys.implementation.cache_tag}.json"
 
 
@@ -63,7 +64,8 @@ class CodeDigests:
         if not self._changed or self._memo_path is None:
             return
         scratch = self._memo_path.with_name(f".{self._memo_path.name}.{os.getpid()}")
-        with suppress(OSError):  # a full disk costs the next run a tenth of a second
+        with suppress(OSError):  # a full disk costs the next run a second
+            self._memo_path.parent.mkdir(exist_ok=True)
             scratch.write_text(json.dumps({"format": MEMO_FORMAT, "files": self._memo}))
             os.replace(scratch, self._memo_path)
             self._changed = False

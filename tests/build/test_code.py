@@ -124,27 +124,29 @@ def test_a_damaged_memo_is_as_good_as_none(app: Path, text: str) -> None:
     assert CodeDigests(app / "memo.json", app).closure("app.stage") == closure(app)
 
 
-def test_a_new_store_finds_the_digests_beside_the_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.dont_write_bytecode", False)
-    monkeypatch.setattr("sys.pycache_prefix", None)
+def test_a_new_store_finds_the_digests_beside_the_bytecode(tmp_path: Path) -> None:
     found = memo_file(tmp_path)
     assert found == memo_file(tmp_path / "another")
     assert found.parent == Path(importlib.util.cache_from_source(str(ROOT / "pipeline/errors.py"))).parent
     assert found.name.split(".")[1] == sys.implementation.cache_tag
 
 
-@pytest.mark.parametrize(("name", "value"), [("sys.dont_write_bytecode", True), ("sys.pycache_prefix", "/elsewhere")])
-def test_where_python_leaves_no_bytecode_the_store_has_them(
-    name: str, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_first_run_of_a_clone_without_bytecode_leaves_them(
+    app: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(name, value)
-    assert memo_file(tmp_path).parent == tmp_path
+    monkeypatch.setattr("pipeline.build.code.ROOT", tmp_path)
+    (tmp_path / "pipeline").mkdir()
+    memo = memo_file(tmp_path / "store")
+    assert memo.parent == tmp_path / "pipeline/__pycache__"
+    digests = CodeDigests(memo, app)
+    before = digests.closure("app.stage")
+    digests.save()
+    assert memo.is_file() and CodeDigests(memo, app).closure("app.stage") == before
 
 
 def test_an_installation_that_cannot_be_written_leaves_them_to_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.dont_write_bytecode", False)
     monkeypatch.setattr("pipeline.build.code.ROOT", tmp_path / "nowhere")
     assert memo_file(tmp_path).parent == tmp_path
 
