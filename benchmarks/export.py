@@ -44,7 +44,8 @@ class Cost:
 
 @dataclass
 class Scenario:
-    """One run of the command line. exit_code other than 0: the figures are those of a failure."""
+    """One run of the command line. exit_code other than 0: the figures are those of a failure. sampled: whether it was
+    looked at meanwhile, which alone tells stages and memory, and takes time from it."""
 
     name: str
     overrides: list[str]
@@ -52,6 +53,7 @@ class Scenario:
     total: Cost = field(default_factory=Cost)
     stages: dict[str, Cost] = field(default_factory=dict)
     output: str = ""
+    sampled: bool = True
 
 
 @dataclass
@@ -106,8 +108,8 @@ class Sampler:
         return self.owner[process.pid]
 
 
-def run(name: str, overrides: Sequence[str], folder: Path) -> Scenario:
-    """`doit export` in `folder`, sampled. CPU seconds of the whole are the kernel's own, children included."""
+def run(name: str, overrides: Sequence[str], folder: Path, sampled: bool = True) -> Scenario:
+    """`doit export` in `folder`. CPU seconds of the whole are the kernel's own, children included."""
     shutil.copyfile(ROOT / "dodo.py", folder / "dodo.py")  # products and the store lie beside dodo.py
     command = [sys.executable, "-m", "doit", "export", *overrides]
     before = os.times()
@@ -115,14 +117,16 @@ def run(name: str, overrides: Sequence[str], folder: Path) -> Scenario:
     with (folder / "output.txt").open("wb") as output:
         child = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=environment())
         sampler = Sampler(psutil.Process(child.pid))
-        while child.poll() is None:
+        while sampled and child.poll() is None:
             sampler.sample(time.monotonic())
             time.sleep(INTERVAL)
+        child.wait()
     wall = time.monotonic() - started
     after = os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     text = (folder / "output.txt").read_text("utf-8", "replace")
-    return Scenario(name, list(overrides), child.returncode, Cost(wall, cpu, sampler.peak), sampler.costs(), text)
+    return Scenario(name, list(overrides), child.returncode, Cost(wall, cpu, sampler.peak), sampler.costs(), text,
+                    sampled)  # fmt: skip
 
 
 def scenarios(overrides: Sequence[str], others: Sequence[Sequence[str]], folder: Path) -> list[Scenario]:

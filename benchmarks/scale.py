@@ -4,9 +4,11 @@
     python benchmarks/scale.py qwen3-30b-a3b --layers 2 4
 
 Writes bfloat16 safetensors shards, a config.json and SmolLM2's tokenizer into a scratch folder (all is deleted at the
-end), runs `doit export` on them in a new store each time and prints wall and CPU seconds and peak memory as
-`benchmarks/export.py` does. The source was just written, so it is read from the page cache as far as that reaches.
-With two numbers of layers the cost of one layer is their difference, and the whole model's is extrapolated from it.
+end), and runs `doit export` on them in a new store each time: first as often as asked for wall and CPU seconds, with
+nobody looking, then once more for the stages' figures and the peak memory as `benchmarks/export.py` has them (who
+looks at the memory of all processes five times a second takes time from them). The source was just written, so it is
+read from the page cache as far as that reaches. With two numbers of layers the cost of one layer is their difference,
+and the whole model's is extrapolated from it.
 """
 
 from __future__ import annotations
@@ -187,7 +189,8 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def measure(name: str, config: Mapping[str, Any], runs: int, overrides: Sequence[str]) -> list[export.Scenario]:
-    """`runs` exports of a checkpoint of `config`, each into a new store; it ends at the first failure."""
+    """`runs` exports of a checkpoint of `config` and a sampled one, each into a new store; it ends at the first
+    failure."""
     layers, done = int(config["num_hidden_layers"]), []
     with tempfile.TemporaryDirectory(prefix="scale-") as scratch:
         source = Path(scratch) / "source"
@@ -197,14 +200,16 @@ def measure(name: str, config: Mapping[str, Any], runs: int, overrides: Sequence
         seconds = time.monotonic() - begun
         print(f"{name}, {layers} layers: {size / 1e9:.2f} GB written in {seconds:.0f} s "
               f"({size / 1e9 / seconds:.2f} GB/s)", flush=True)  # fmt: skip
-        for number in range(1, runs + 1):
+        for number in range(1, runs + 2):
             folder = Path(scratch) / "build"
             folder.mkdir()
+            sampled = number > runs
             done.append(export.run(f"{layers} layers, run {number}", [*OVERRIDES, f"model.path={source}", *overrides],
-                                   folder))  # fmt: skip
+                                   folder, sampled))  # fmt: skip
             shutil.rmtree(folder)
             whole = done[-1].total
-            print(f"run {number}: {whole.wall:.1f} s, {whole.cpu:.1f} CPU s, {whole.peak / 1e9:.2f} GB", flush=True)
+            peak = f", {whole.peak / 1e9:.2f} GB, sampled" if sampled else ""
+            print(f"run {number}: {whole.wall:.1f} s, {whole.cpu:.1f} CPU s{peak}", flush=True)
             if done[-1].exit_code:
                 break
     return done
@@ -212,12 +217,14 @@ def measure(name: str, config: Mapping[str, Any], runs: int, overrides: Sequence
 
 def summary(shape: Shape, done: Mapping[int, Sequence[export.Scenario]]) -> str:
     """Medians by number of layers against the limits; of two numbers of layers, also what all layers would take."""
-    walls = {layers: median(run.total.wall for run in runs) for layers, runs in done.items()}
+    timed = {layers: [run.total.wall for run in runs if not run.sampled] for layers, runs in done.items()}
+    walls = {layers: median(seconds) for layers, seconds in timed.items()}
     lines = []
     for layers, runs in done.items():
         peak = max(run.total.peak for run in runs) / 1e9
-        spread = f"{min(run.total.wall for run in runs):.1f} to {max(run.total.wall for run in runs):.1f} s"
-        lines.append(f"{layers} layers: {walls[layers]:.1f} s (median of {len(runs)}, {spread}), peak {peak:.2f} GB")
+        spread = f"{min(timed[layers]):.1f} to {max(timed[layers]):.1f} s"
+        count = len(timed[layers])
+        lines.append(f"{layers} layers: {walls[layers]:.1f} s (median of {count}, {spread}), peak {peak:.2f} GB")
     if len(walls) > 1:
         few, many = min(walls), max(walls)
         each = (walls[many] - walls[few]) / (many - few)
@@ -241,7 +248,7 @@ def main(arguments: Sequence[str]) -> int:
     for layers in options.layers or [shape.layers]:
         config = {**shape.config, "num_hidden_layers": layers}
         done[layers] = measure(options.shape, config, options.runs, overrides)
-        print(export.table(done[layers]), flush=True)
+        print(export.table([run for run in done[layers] if run.sampled]), flush=True)
         if done[layers][-1].exit_code:
             print(done[layers][-1].output, file=sys.stderr)
             return done[layers][-1].exit_code

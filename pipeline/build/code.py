@@ -25,9 +25,9 @@ MEMO_FORMAT = 1
 
 
 def memo_file(store: Path) -> Path:
-    """Where digests of this code are remembered: beside its bytecode and its compiled loops, so that a new store need not
-    parse the code again (a second of every first build); in the store if the code's folder cannot be written. Named
-    after the Python version, as bytecode is: syntax trees differ."""
+    """Where digests of this code are remembered: beside its bytecode and its compiled loops, so that a new store need
+    not parse the code again (a second of every first build); in the store if the code's folder cannot be written.
+    Named after the Python version, as bytecode is: syntax trees differ."""
     code = ROOT / "pipeline"
     folder = code / "__pycache__"
     beside = os.access(folder if folder.is_dir() else code, os.W_OK)
