@@ -24,10 +24,10 @@ BASE_MEMORY = 450 << 20
 MEMORY_PER_BILLION = 80 << 20
 # Slack that a file system needs to stay usable.
 DISK_SLACK = 256 << 20
-# Tracing, converting and linking: SmolLM2 took 12 to 15 s in all. Then hashing, reading, quantising, writing: 15 GB of
-# a 7B shape took 95 s of processor time and 284 s of wall on a machine that was busy besides (benchmarks/scale.py).
-BASE_SECONDS = 12.0
-WEIGHT_BYTES_PER_SECOND = 0.18e9
+# Tracing, converting and linking: SmolLM2 took 8 to 9 s in all. Then hashing, reading, quantising, writing: a 1.5B's
+# 3.1 GB took 9 to 12 s in all, a 7B's 15 GB 35 to 39 (benchmarks/scale.py, two hyperthreads of one core).
+BASE_SECONDS = 8.0
+WEIGHT_BYTES_PER_SECOND = 0.45e9
 # Parameters below which families tie their head to the embedding (Qwen, Llama 3.2, SmolLM and Gemma all do).
 _SMALL = 3.5e9
 ALGORITHM_SECONDS_PER_BILLION = {"rtn": 0.0, "hqq": 120.0, "mse": 300.0, "awq": 700.0, "gptq": 800.0, "auto": 800.0}
