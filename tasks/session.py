@@ -82,7 +82,7 @@ def _open(request: Request) -> Session:
     remote = remote_of(configs, terminal)
     executor = Executor(store, code, terminal, consumers=consumers(graph))
 
-    head_start = HeadStart(Engine(executor, no_source, Quiet(), remote), graph)
+    head_start = HeadStart(Engine(executor, no_source, Quiet(terminal), remote), graph)
     engine = Engine(executor, resolver(store, _meanwhile(request, head_start)), terminal, remote, always=request.always)
     if request.locked:
         from tasks.locking import hold_to_lock

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from pipeline.build.engine import BUILT, Engine, Outcome, SourceFiles
+from pipeline.build.execution import Starts
 from pipeline.build.key import select
 from pipeline.build.locks import exclusive
 from pipeline.build.nodes import Graph, Node, SourceNode
@@ -84,7 +85,10 @@ class HeadStart:
 
 
 class Quiet:
-    """The console of a head start's engine: what is told of a stage is told in its turn."""
+    """The console of a head start's engine: what is told of a stage is told in its turn, and the rest at once."""
+
+    def __init__(self, console: Starts) -> None:
+        self._console = console
 
     def started(self, node: Node) -> Log:
         return self
@@ -96,7 +100,7 @@ class Quiet:
         return self
 
     def say(self, text: str) -> None:
-        pass
+        self._console.say(text)
 
     def progress(self, done: int, total: int, what: str) -> None:
         pass

@@ -30,7 +30,7 @@ def places(project: Project) -> dict[str, Path]:
 
 def run_ahead(engine: Engine, graph: Graph, paths: dict[str, Path]) -> HeadStart:
     """A head start that has come as far as it could before the source was read."""
-    own = Engine(engine.executor, no_source, Quiet(), engine.remote)
+    own = Engine(engine.executor, no_source, Quiet(engine.console), engine.remote)
     start = HeadStart(own, graph)
     for source in graph.sources.values():
         start.begin(source, paths)
@@ -102,6 +102,16 @@ def test_what_is_in_the_store_is_not_built_again(project: Project) -> None:
     assert set(project.run(engine, graph).values()) == {"hit"}
 
 
+def test_a_damaged_record_is_told_of(project: Project) -> None:
+    project.build()
+    (record,) = (project.root / "store/ac/graph").iterdir()
+    record.write_text("{}")
+    engine, graph = project.engine(), project.graph()
+    run_ahead(engine, graph, places(project))
+    assert [line for line in project.listener.lines if "was damaged: dropped" in line]
+    assert project.run(engine, graph)["graph"] == "built"
+
+
 def test_a_failure_is_told_in_the_stages_turn(project: Project) -> None:
     project.edit("checkpoint", 'called("checkpoint")\n', 'called("checkpoint")\n    raise UserError("no", "mend it")\n')
     project.edit("checkpoint", "import json\n", "import json\n\nfrom pipeline.errors import UserError\n")
@@ -133,7 +143,7 @@ def test_closing_ends_a_stage_that_nobody_waits_for(project: Project, monkeypatc
     monkeypatch.setenv("TOY_SLOW", "graph")
     monkeypatch.setenv("TOY_SECONDS", "60")
     engine, graph = project.engine(), project.graph()
-    start = HeadStart(Engine(engine.executor, no_source, Quiet(), None), graph)
+    start = HeadStart(Engine(engine.executor, no_source, Quiet(engine.console), None), graph)
     for source in graph.sources.values():
         start.begin(source, places(project))
     (thread,) = start._threads.values()
