@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +43,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(work: Path) -> Any:
-    return load(work / "source")
-
-
-@pytest.fixture(scope="module")
 def pictures(work: Path) -> list[Path]:
     paths = [work / f"{number}.png" for number in range(3)]
     for number, path in enumerate(paths):
         draw(100 + 70 * number, 150).save(path)
     return paths
-
-
-@pytest.fixture
-def engine(work: Path) -> Iterator[Engine]:
-    with Engine(work / "product", {**EXACT, "thread_num": 1}) as engine:
-        yield engine
 
 
 def expected(model: Any, work: Path, pictures: Sequence[Path], ids: Sequence[int]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +45,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(work: Path) -> Any:
-    return load(work / "source")
-
-
-@pytest.fixture(scope="module")
 def pictures(work: Path) -> dict[str, Path]:
     paths = {name: work / f"{name}.png" for name in SHAPES}
     for name, path in paths.items():
         draw(*SHAPES[name]).save(path)
     return paths
-
-
-@pytest.fixture
-def engine(work: Path) -> Iterator[Engine]:
-    with Engine(work / "product", {**EXACT, "thread_num": 1}) as engine:
-        yield engine
 
 
 def expected(model: Any, work: Path, pictures: Sequence[Path], ids: Sequence[int]) -> Any:

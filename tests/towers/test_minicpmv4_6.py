@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, size in PICTURES.items():
         draw(*size).save(folder / f"{name}.png")
     return {name: folder / f"{name}.png" for name in PICTURES}
-
-
-@pytest.fixture
-def engine(work: Path) -> Iterator[Engine]:
-    with Engine(work / "product", {**EXACT, "thread_num": 1}) as engine:
-        yield engine
 
 
 def as_fed(pixels: torch.Tensor) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,22 +119,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(work: Path) -> Any:
-    return load(work / "source")
-
-
-@pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pictures")
     for name, size in PICTURES.items():
         draw(*size).save(folder / f"{name}.png")
     return {name: folder / f"{name}.png" for name in PICTURES}
-
-
-@pytest.fixture
-def engine(work: Path) -> Iterator[Engine]:
-    with Engine(work / "product", {**EXACT, "thread_num": 1}) as engine:
-        yield engine
 
 
 def expected(model: Any, work: Path, paths: Sequence[Path], ids: Sequence[int]) -> np.ndarray:
