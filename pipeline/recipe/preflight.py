@@ -22,6 +22,9 @@ GB = 1 << 30
 BASE_MEMORY = 450 << 20
 # One row block of the weight pass and its staging, per billion parameters up to the largest row that models have.
 MEMORY_PER_BILLION = 80 << 20
+# What the worker with the float32 reference, and the process that it is a fork of, hold beside the weights: SmolLM2's
+# whole verified export peaks at 1.31 GB (benchmarks/export.py).
+REFERENCE_BASE = 200 << 20
 # Slack that a file system needs to stay usable.
 DISK_SLACK = 256 << 20
 # Tracing, converting and linking: SmolLM2 took 8 to 9 s in all. Then hashing, reading, quantising, writing: a 1.5B's
@@ -66,7 +69,7 @@ def estimate(recipe: Recipe, source_bytes: int | None = None) -> Estimate | None
         # The store keeps the product's large files, and the product itself shares or copies them: count them twice.
         disk=download + 2 * product,
         memory=BASE_MEMORY + int(MEMORY_PER_BILLION * min(parameters / 1e9, 12)),
-        reference_memory=reference if fits else 0,
+        reference_memory=reference + REFERENCE_BASE if reference and fits else 0,
         seconds=_seconds(recipe, parameters, source),
     )
 
