@@ -99,6 +99,7 @@ def _tell(teller: socket.socket, number: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Serve the socket whose handle is the first argument. The second is the starter's pid."""
+    worker.with_few_collections()
     die_with_parent(int(arguments[1]))
     server = ForkServer(socket.socket(fileno=int(arguments[0])))
     for module in arguments[2:]:

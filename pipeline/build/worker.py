@@ -6,6 +6,7 @@ at the end one result. stdout and stderr, native code's too, are the stage's log
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -17,6 +18,9 @@ from typing import Any, TextIO
 
 from pipeline.build.lifeline import die_with_parent, guard_group
 from pipeline.build.memory import peak
+
+OBJECTS = 50_000
+"""New objects between two looks for garbage."""
 
 
 class PipeLog:
@@ -38,6 +42,7 @@ class PipeLog:
 
 def main(arguments: list[str]) -> None:
     """Never returns: ends by `os._exit`, because some native libraries crash in their destructors."""
+    with_few_collections()
     die_with_parent(int(arguments[1]))
     guard_group(int(arguments[2]), (int(arguments[0]),))
     log = PipeLog(os.fdopen(int(arguments[0]), "w", encoding="utf-8"))
@@ -53,10 +58,25 @@ def main(arguments: list[str]) -> None:
     os._exit(0)
 
 
+def with_few_collections() -> None:
+    """Let Python look for garbage in cycles seldom, and not at all while modules are imported: half a million objects
+    that live as long as the process are looked at again and again otherwise, a fifth of what importing torch and
+    transformers takes. What is large here, arrays and tensors, is freed by its count of references."""
+    gc.set_threshold(OBJECTS, 20, 100)
+    gc.disable()
+
+
+def collect_the_new() -> None:
+    """What is there by now stays, and is looked at no more; of what comes, garbage is collected."""
+    gc.freeze()
+    gc.enable()
+
+
 def _job() -> dict[str, Any] | None:
     for line in sys.stdin:
         message: dict[str, Any] = json.loads(line)
         if "warm" not in message:
+            collect_the_new()
             return message
         for module in message["warm"]:
             importlib.import_module(module)
@@ -65,21 +85,23 @@ def _job() -> dict[str, Any] | None:
 
 def _result(job: dict[str, Any], log: PipeLog) -> dict[str, Any]:
     try:
-        run_job(job, log)
+        return {"digests": run_job(job, log)}
     except Exception as error:
         with suppress(OSError):  # the log's disk may be full, too
             traceback.print_exc()
         return {"error": describe(error)}
-    return {}
 
 
-def run_job(job: dict[str, Any], log: Any) -> None:
-    """Call the stage's `run` with its declared part of the recipe and folders that hold its declared inputs only."""
+def run_job(job: dict[str, Any], log: Any) -> dict[str, str]:
+    """Call the stage's `run` with its declared part of the recipe and folders that hold its declared inputs only.
+
+    Digests of those output files that the stage hashed itself are returned.
+    """
     from pipeline.build.config import strict
 
     module = importlib.import_module(job["module"])
     inputs = {name: Path(folder) for name, folder in job["inputs"].items()}
-    module.run(strict(job["config"], job["config_paths"]), inputs, Path(job["out"]), log)
+    return dict(module.run(strict(job["config"], job["config_paths"]), inputs, Path(job["out"]), log) or {})
 
 
 def describe(error: BaseException) -> dict[str, Any]:
