@@ -7,7 +7,8 @@ real module as soon as anything else is wanted of it; and while transformers is 
 `distributed`, which is a kind of torch that transformers knows and remembers. Import this before anything of
 transformers.
 
-transformers also reads the sources of all its models twice, for the names in them; the second time is spared here.
+transformers also reads the sources of all its models twice, for the names in them; the second time is spared here, and
+the first is shorter (quick_names).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 
+from pipeline.graph import quick_names
 from pipeline.graph.quick_symbols import put_stand_ins
 from pipeline.graph.stand_in import StandIn, put, real
 
@@ -110,6 +112,7 @@ def load() -> None:
         return
     put(_compiler())
     put_stand_ins()
+    quick_names.prepare()
     # A transformers that is built otherwise is imported as usual, only slower.
     with suppress(AttributeError, ImportError), _without_distributed(), _models_known():
         for name in _MODULES:
