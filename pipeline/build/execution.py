@@ -18,7 +18,7 @@ from pipeline.build.code import ROOT, UNCOUNTED, CodeDigests
 from pipeline.build.nodes import Node, SourceNode
 from pipeline.build.process import Spawner, Worker, failure
 from pipeline.build.sandbox import Sandbox, make
-from pipeline.build.stage import Log
+from pipeline.build.stage import Digests, Log
 from pipeline.build.store import Blob, Record, Store, disk_full, identity
 from pipeline.build.worker import describe, run_job
 from pipeline.errors import PipelineError, StageFailed
@@ -96,13 +96,13 @@ class Executor:
             stack.callback(sandbox.remove)
             started = time.monotonic()
             try:
-                self._execute(node, key, sandbox, log)
+                digests = self._execute(node, key, sandbox, log)
             except PipelineError as error:
                 for path, kept in self._keep_reports(node, key, sandbox):
                     error.args = (str(error).replace(str(path), str(kept)),)
                 raise
             sandbox.refuse_changed_inputs()
-            files = self.store.take(sandbox.out)
+            files = self.store.take(sandbox.out, digests)
             seconds = round(time.monotonic() - started, 3)
         return _Made(files, seconds, tuple(log.notes), sandbox.identities)
 
@@ -146,7 +146,8 @@ class Executor:
         others = {one.id for readers in self.consumers.values() for one in readers if one.stage.warm == node.stage.warm}
         return node.stage.warm if others - {node.id} else ()
 
-    def _execute(self, node: Node, key: str, sandbox: Sandbox, log: Log) -> None:
+    def _execute(self, node: Node, key: str, sandbox: Sandbox, log: Log) -> Digests:
+        """Digests that the stage computed itself."""
         job = {
             "module": node.stage.module,
             "config": node.config,
@@ -165,7 +166,7 @@ class Executor:
         finally:
             self.spawner.done(worker)
         self._refuse_uncounted(node, result["imported"])
-        return None
+        return dict(result["digests"])
 
     def _refuse_uncounted(self, node: Node, imported: list[str]) -> None:
         """Raises StageFailed if the stage imported a module of ours whose code its key does not know."""
@@ -208,10 +209,10 @@ class Notes:
         self._log.note(text)
 
 
-def run_here(job: dict[str, Any], log: Log, log_path: Path) -> None:
+def run_here(job: dict[str, Any], log: Log, log_path: Path) -> Digests:
     """A light stage in this process. Its errors look as if they came from a worker."""
     try:
-        run_job(json.loads(json.dumps(job)), log)
+        return run_job(json.loads(json.dumps(job)), log)
     except PipelineError:
         raise
     except Exception as error:

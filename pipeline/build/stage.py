@@ -2,10 +2,11 @@
 
 A stage's module holds one function,
 
-    def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None
+    def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> Digests | None
 
 `config` holds the declared recipe paths only (as a nested plain dict); `inputs[name]` is a folder that holds only the
-declared files of the producing stage (or of the source); `out` is an empty folder, and the only place to write.
+declared files of the producing stage (or of the source); `out` is an empty folder, and the only place to write. A stage
+that hashed what it wrote, while it wrote it, says so: those files are not read for their digests.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+Digests = Mapping[str, str]
+"""Name (POSIX, relative to `out`) → sha256 in lower-case hex."""
 
 
 class Log(Protocol):

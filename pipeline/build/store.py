@@ -22,9 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.build.canonical import digest
+from pipeline.build.stage import Digests
 from pipeline.errors import StageFailed
 
 RECORD_FORMAT = 1
@@ -149,8 +151,10 @@ class Store:
         """Remove the record; blobs stay until gc."""
         self.record_path(stage, key).unlink(missing_ok=True)
 
-    def take(self, folder: Path) -> dict[str, Blob]:
+    def take(self, folder: Path, digests: Digests = MappingProxyType({})) -> dict[str, Blob]:
         """Move every file below `folder` into blobs/, hashed by threads. Name (POSIX, relative) → Blob.
+
+        digests: of files that were hashed while they were written, which are not read again.
 
         Raises StageFailed for anything but regular files (a link could point outside what the action declared).
         """
@@ -159,12 +163,15 @@ class Store:
             if path.is_symlink() or not path.is_file():
                 raise StageFailed(f"the stage wrote {path.relative_to(folder)}, which is not a regular file")
         with disk_full(self.root), ThreadPoolExecutor(4) as pool:
-            blobs = list(pool.map(self.add, paths))
-        return {path.relative_to(folder).as_posix(): blob for path, blob in zip(paths, blobs, strict=True)}
+            names = [path.relative_to(folder).as_posix() for path in paths]
+            return dict(zip(names, pool.map(self.add, paths, map(digests.get, names)), strict=True))
 
-    def add(self, path: Path) -> Blob:
-        """Move one file of this file system into blobs/. A good older copy stays (it may be in use), a bad one goes."""
-        blob = Blob(hash_file(path), path.stat().st_size)
+    def add(self, path: Path, sha256: str | None = None) -> Blob:
+        """Move one file of this file system into blobs/. A good older copy stays (it may be in use), a bad one goes.
+
+        sha256: its digest where that is known.
+        """
+        blob = Blob(sha256 or hash_file(path), path.stat().st_size)
         target = self.blob_path(blob.sha256)
         if target.exists() and self.verified(blob):
             path.unlink()

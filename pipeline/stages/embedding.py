@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from pipeline.build.stage import Input, Log, Stage
+from pipeline.build.stage import Digests, Input, Log, Stage
 from pipeline.errors import StageFailed, UserError
 
 if TYPE_CHECKING:
     from pipeline.checkpoint.tensor import Array, Checkpoint
+    from pipeline.weights.hashed import HashedFile
 
 # Values that are handled at a time; 4 bytes each in float32.
 PIECE = 1 << 20
@@ -44,31 +45,36 @@ STAGE = Stage(
 )
 
 
-def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
+def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> Digests:
     """Write embedding.json, and the table itself unless the lm_head's rows are used."""
     from pipeline.checkpoint import open_model
     from pipeline.checkpoint.tied import embedding_mode
+    from pipeline.weights.hashed import HashedFile
 
     layout = json.loads((inputs["graph"] / "layout.json").read_text())
     if embedding_mode(config, layout) == "tied":
-        facts: dict[str, Any] = {"mode": "tied"}
-    else:
-        checkpoint = open_model(config, inputs)
-        bits = int((config.get("embedding") or {}).get("bits") or 16)
-        facts = write_table(checkpoint, layout["embedding"], bits, _block(config, layout, bits), out, log)
+        return _finish({"mode": "tied"}, {}, out)
+    bits = int((config.get("embedding") or {}).get("bits") or 16)
+    name, block = f"embeddings_{'bf16' if bits == 16 else f'int{bits}'}.bin", _block(config, layout, bits)
+    with HashedFile(out / name) as file:
+        facts = write_table(open_model(config, inputs), layout["embedding"], bits, block, file, log)
+    return _finish({"mode": "separate", "file": name, **facts}, {name: file.sha256}, out)
+
+
+def _finish(facts: Mapping[str, Any], digests: Digests, out: Path) -> Digests:
     (out / "embedding.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    return digests
 
 
 def write_table(
-    checkpoint: Checkpoint, embedding: Mapping[str, Any], bits: int, block: int, out: Path, log: Log
+    checkpoint: Checkpoint, embedding: Mapping[str, Any], bits: int, block: int, file: HashedFile, log: Log
 ) -> dict[str, Any]:
-    """Write the rows of `embedding` ("parts", "rows", "columns") at 16, 8 or 4 bits; the contents of embedding.json.
+    """Write the rows of `embedding` ("parts", "rows", "columns") at 16, 8 or 4 bits; what embedding.json says of them.
 
     block: inputs per scale, 0 for one scale per row.
     """
     rows, columns = int(embedding["rows"]), int(embedding["columns"])
-    name = f"embeddings_{'bf16' if bits == 16 else f'int{bits}'}.bin"
-    facts: dict[str, Any] = {"mode": "separate", "file": name, "bits": bits, "rows": rows, "columns": columns}
+    facts: dict[str, Any] = {"bits": bits, "rows": rows, "columns": columns}
     markers = int(embedding.get("markers", 0))
     if markers and bits != 16:
         raise UserError(
@@ -77,14 +83,12 @@ def write_table(
             "set embedding.bits=16, or where the columns are for positions visual.positions=engine",
         )
     pieces = _pieces(checkpoint, embedding, log, markers)
-    with (out / name).open("wb") as file:
-        if bits == 16:
-            _write_bf16(file, pieces)
-            return facts
-        alpha = _write_codes(file, pieces, bits, block or columns)
-        facts |= {"block": block, "weight_offset": 0, "alpha_offset": file.tell(), "alpha_dtype": "fp32"}
-        facts["alpha_size"] = sum(file.write(part.tobytes()) for part in alpha)
-    return facts
+    if bits == 16:
+        _write_bf16(file, pieces)
+        return facts
+    alpha = _write_codes(file, pieces, bits, block or columns)
+    facts |= {"block": block, "weight_offset": 0, "alpha_offset": file.position, "alpha_dtype": "fp32"}
+    return facts | {"alpha_size": sum(file.write(part) for part in alpha)}
 
 
 def _block(config: Mapping[str, Any], layout: Mapping[str, Any], bits: int) -> int:
@@ -131,19 +135,19 @@ def _rows(checkpoint: Checkpoint, part: Mapping[str, Any]) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _write_bf16(file: BinaryIO, pieces: Iterator[Array]) -> None:
+def _write_bf16(file: HashedFile, pieces: Iterator[Array]) -> None:
     import ml_dtypes
 
     for values in pieces:
-        file.write(values.astype(ml_dtypes.bfloat16, copy=False).tobytes())  # rounds to nearest, ties to even
+        file.write(values.astype(ml_dtypes.bfloat16, copy=False))  # rounds to nearest, ties to even
 
 
-def _write_codes(file: BinaryIO, pieces: Iterator[Array], bits: int, block: int) -> list[Array]:
+def _write_codes(file: HashedFile, pieces: Iterator[Array], bits: int, block: int) -> list[Array]:
     """Write packed codes; return float32 [rows, blocks, 2] of (zero, scale) per piece, which come after all codes."""
     alpha = []
     for values in pieces:
         codes, pairs = quantise_rows(values, bits, block)
-        file.write((codes if bits == 8 else codes[:, 0::2] << 4 | codes[:, 1::2]).tobytes())
+        file.write(codes if bits == 8 else codes[:, 0::2] << 4 | codes[:, 1::2])
         alpha.append(pairs)
     return alpha
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.build.stage import Input, Log, Stage
+from pipeline.build.stage import Digests, Input, Log, Stage
 from pipeline.stages.towers.wanted import wants
 from pipeline.stages.towers.weights import write_weights
 
@@ -26,6 +26,6 @@ STAGE = Stage(
 )  # fmt: skip
 
 
-def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
+def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> Digests:
     """Writes visual.mnn.weight and weights.json (docs/architecture.md)."""
-    write_weights("visual", config, inputs, out, log)
+    return write_weights("visual", config, inputs, out, log)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.build.stage import Input, Log, Stage
+from pipeline.build.stage import Digests, Input, Log, Stage
 
 WEIGHT_FILE = "llm.mnn.weight"
 
@@ -32,10 +32,11 @@ STAGE = Stage(
 )
 
 
-def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
+def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> Digests:
     """Write llm.mnn.weight and weights.json (docs/architecture.md)."""
     from pipeline.checkpoint.open import open_model
     from pipeline.weights.folds import Folds, load_folds
+    from pipeline.weights.hashed import HashedFile
     from pipeline.weights.layout import load_layout
     from pipeline.weights.matrix import Encoder
     from pipeline.weights.places import PLACES, load_precisions
@@ -51,15 +52,13 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     folds = load_folds(inputs["awq"]) if "awq" in inputs else Folds()
     ready = {**solutions, **lattices(layout, precisions, checkpoint)}
     encoder = Encoder(checkpoint, loops_for(weights), importance, ready, folds)
-    written = write(
-        out / WEIGHT_FILE,
-        layout,
-        precisions,
-        encoder,
-        lambda done: log.progress(2 * done, 2 * weights, "weights"),
-    )
+    with HashedFile(out / WEIGHT_FILE) as file:
+        written = write(
+            file, layout, precisions, encoder, lambda done: log.progress(2 * done, 2 * weights, "weights")
+        )
     (out / "weights.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     log.note(_summary(written))
+    return {WEIGHT_FILE: file.sha256}
 
 
 def _calibrated(inputs: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Any]]:

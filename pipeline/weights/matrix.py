@@ -148,8 +148,15 @@ def _check(packed: Packed, tensor: str) -> None:
     """Raise StageFailed for weights that are not finite or scales that do not fit the storage type."""
     if not np.isfinite(packed.squared_norm):
         raise _damaged(tensor)
-    if not np.isfinite(packed.alpha).all():
+    if not _stored_finite(packed.alpha):
         raise StageFailed(f"the scales of '{tensor}' do not fit float16", "set quant.scale_bits=32")
+
+
+def _stored_finite(alpha: NDArray[np.floating]) -> bool:
+    if alpha.dtype != np.float16:
+        return bool(np.isfinite(alpha).all())
+    exponent = np.uint16(0x7C00)  # all ones: infinite or NaN; numpy's own test takes each half by itself
+    return not (alpha.view(np.uint16) & exponent == exponent).any()
 
 
 def half_rows(rows: NDArray[Any], tensor: str) -> Packed:

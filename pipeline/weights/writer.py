@@ -1,26 +1,24 @@
 """llm.mnn.weight: every linear and table of a layout, quantised row block by row block at an offset known beforehand.
 
 The file has no header and no alignment (MNN 3.6.1 addresses blobs by byte offsets). A linear is header, codes, scales
-and bias; since all sizes follow from the shapes, row blocks are written in any order by several threads, and nothing
-larger than one row block per thread is ever in memory but the scales of the linears in work.
+and bias. Several threads read and quantise row blocks; one writes them in the file's order, so that it can hash them,
+too (threads that write to one file only wait for each other in the kernel). No more is in memory than a few row blocks
+per thread, and the scales of the linear in work.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.checkpoint.tensor import Checkpoint
-from pipeline.weights import sizes
+from pipeline.weights.hashed import HashedFile
 from pipeline.weights.layout import Layout, Linear, Table
 from pipeline.weights.matrix import Encoder, finite
 from pipeline.weights.parts import check_parts, part_names, read_rows
@@ -37,14 +35,14 @@ Progress = Callable[[int], None]
 
 
 def write(
-    path: Path,
+    file: HashedFile,
     layout: Layout,
     precisions: Mapping[str, Precision],
     encoder: Encoder,
     progress: Progress,
     threads: int = 2,
 ) -> dict[str, Any]:
-    """Write the weight file to `path`; the content of weights.json is returned (docs/architecture.md).
+    """Write the weights to the new `file`; the content of weights.json is returned (docs/architecture.md).
 
     progress gets the number of source weights done so far. Raises StageFailed for tensors that are missing, of another
     shape than the layout says, not finite or out of the storage type's range.
@@ -52,19 +50,25 @@ def write(
     placements = place(layout, precisions)
     _check(layout, encoder.checkpoint)
     tables, end = place_tables(layout.tables, placements)
-    with path.open("wb") as file, ThreadPoolExecutor(threads) as pool:
-        target = _Target(file.fileno(), encoder)
+    target = _Target(file, encoder)
+    with ThreadPoolExecutor(threads) as pool:
         entries = dict(_linears(placements, target, pool, 2 * threads, progress))
-        for table, offset in tables:
-            _table(table, target, offset)
+    for table, offset in tables:
+        _table(table, target, offset)
+    target.expect(end, "its end")
     told = {table.name: table_entry(table, offset) for table, offset in tables}
     return {"linears": entries, "tables": told, "bytes": end}
 
 
 @dataclass(frozen=True)
 class _Target:
-    descriptor: int
+    file: HashedFile
     encoder: Encoder
+
+    def expect(self, offset: int, what: str) -> None:
+        """Raises RuntimeError unless the file has come to `offset`, where the graph will look for `what`."""
+        if self.file.position != offset:
+            raise RuntimeError(f"the weight file has {self.file.position} bytes, not {offset}, before {what}")
 
 
 def _check(layout: Layout, checkpoint: Checkpoint) -> None:
@@ -79,26 +83,30 @@ def _check(layout: Layout, checkpoint: Checkpoint) -> None:
 def _linears(
     placements: list[Placement], target: _Target, pool: ThreadPoolExecutor, ahead: int, progress: Progress
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Quantise all row blocks on `pool` and close each linear, in order, when its last row block is written."""
-    blocks: list[Packed] = []
+    """Quantise all row blocks on `pool`; write them here, and close each linear after its last."""
+    alphas: list[Packed] = []
     weights = 0
-    for placement, start, stop, packed in _row_blocks(placements, target, pool, ahead):
-        blocks.append(packed)
+    for placement, start, stop, packed in _row_blocks(placements, target.encoder, pool, ahead):
+        if start == 0:
+            target.expect(placement.offset, placement.linear.name)
+            target.file.write(np.frombuffer(placement.header, np.uint8))
+        target.file.write(packed.codes)
+        alphas.append(replace(packed, codes=packed.codes[:0].copy()))
         weights += (stop - start) * placement.linear.in_features
         progress(weights)
         if stop == placement.linear.out_features:
-            yield placement.linear.name, _close(placement, blocks, target)
-            blocks.clear()
+            yield placement.linear.name, _close(placement, alphas, target)
+            alphas.clear()
 
 
 def _row_blocks(
-    placements: list[Placement], target: _Target, pool: ThreadPoolExecutor, ahead: int
+    placements: list[Placement], encoder: Encoder, pool: ThreadPoolExecutor, ahead: int
 ) -> Iterator[tuple[Placement, int, int, Packed]]:
     """The row blocks in order, with at most `ahead` of them begun beyond the one that is waited for."""
     waiting: deque[tuple[Placement, int, int, Future[Packed]]] = deque()
     for placement in placements:
         for start, stop in row_blocks(placement.linear):
-            future = pool.submit(partial(_row_block, placement, target, start, stop))
+            future = pool.submit(encoder.rows, placement.linear, placement.precision, start, stop)
             waiting.append((placement, start, stop, future))
             if len(waiting) > ahead:
                 yield _finished(waiting.popleft())
@@ -117,24 +125,12 @@ def row_blocks(linear: Linear) -> Iterator[tuple[int, int]]:
         yield start, min(start + rows, linear.out_features)
 
 
-def _row_block(placement: Placement, target: _Target, start: int, stop: int) -> Packed:
-    """Read, quantise and write the codes of rows [start, stop); the scales are left to be written with the others."""
-    linear, precision = placement.linear, placement.precision
-    packed = target.encoder.rows(linear, precision, start, stop)
-    first = sizes.code_bytes(start * linear.in_features, precision.bits)
-    write_at(target.descriptor, packed.codes, placement.offset + len(placement.header) + first)
-    return Packed(packed.codes[:0], packed.alpha, packed.squared_error, packed.squared_norm)
-
-
 def _close(placement: Placement, blocks: list[Packed], target: _Target) -> dict[str, Any]:
-    """Write header, scales and bias of a linear whose codes are written; its entry in weights.json."""
+    """Write scales and bias of a linear whose codes are written; its entry in weights.json."""
     linear = placement.linear
-    write_at(target.descriptor, np.frombuffer(placement.header, np.uint8), placement.offset)
-    alpha = np.concatenate([block.alpha for block in blocks])
-    position = placement.offset + placement.weight_bytes
-    write_at(target.descriptor, alpha, position)
+    target.file.write(np.concatenate([block.alpha for block in blocks]))
     if linear.bias:
-        write_at(target.descriptor, _bias(linear, target.encoder), position + placement.alpha_bytes)
+        target.file.write(_bias(linear, target.encoder))
     sums = {
         "squared_error": sum(block.squared_error for block in blocks),
         "squared_norm": sum(block.squared_norm for block in blocks),
@@ -149,17 +145,9 @@ def _bias(linear: Linear, encoder: Encoder) -> NDArray[np.float32]:
 
 def _table(table: Table, target: _Target, offset: int) -> None:
     """Write a lookup table in float32, rows block by block."""
-    row = 4 * table.columns
-    step = max(1, ROW_BLOCK_BYTES // row)
+    target.expect(offset, table.name)
+    step = max(1, ROW_BLOCK_BYTES // (4 * table.columns))
     for start in range(0, table.rows, step):
         stop = min(start + step, table.rows)
         rows = read_rows(table.parts, target.encoder.checkpoint, start, stop).astype(np.float32)
-        write_at(target.descriptor, finite(rows, part_names(table.parts)), offset + start * row)
-
-
-def write_at(descriptor: int, values: NDArray[Any], offset: int) -> None:
-    """All bytes of `values` at `offset`; os.pwrite alone may stop early (2 GiB, a full disk)."""
-    view = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
+        target.file.write(finite(rows, part_names(table.parts)))

@@ -186,6 +186,24 @@ def test_an_import_that_the_key_does_not_know_is_refused(project: Project) -> No
         project.build()
 
 
+@pytest.mark.parametrize(("stage", "last", "file"), [
+    ("graph", '(out / "layout.json").write_text(f"[{text}]")', "llm.onnx"),
+    ("checkpoint", "", "config.json"),
+])  # fmt: skip
+def test_a_digest_that_the_stage_tells_is_its_files_name(project: Project, stage: str, last: str, file: str) -> None:
+    """From a worker and from this process."""
+    if last:
+        project.edit(stage, last, f'{last}\n    return {{"{file}": "{"ab" * 32}"}}')
+    else:
+        with (project.root / "toys/checkpoint.py").open("a") as module:
+            module.write(f'    return {{"{file}": "{"ab" * 32}"}}\n')
+    engine, graph = project.engine(), project.graph()
+    project.run(engine, graph)
+    (record,) = engine.store.records(stage)
+    assert record.files[file].sha256 == "ab" * 32
+    assert {blob.sha256 for name, blob in record.files.items() if name != file}.isdisjoint({"ab" * 32})
+
+
 def test_two_recipes_share_what_they_can(project: Project) -> None:
     project.build(project.recipe(), project.recipe(name="toy-int8", quant__bits=8))
     assert sorted(project.calls) == sorted([*ALL, "weights", "link", "quality"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.build import store as store_module
 from pipeline.build.store import Blob, Record, Store, disk_full, hash_file, write_atomically
 from pipeline.errors import StageFailed
 
@@ -129,6 +131,37 @@ def test_take_keeps_folders_and_order(store: Store) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(name)
     assert list(store.take(folder)) == ["a/c.txt", "b.txt"]
+
+
+def test_what_was_hashed_while_it_was_written_is_not_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = store.scratch("t")
+    for name in ("known", "other"):
+        (folder / name).write_text(name)
+    read: list[str] = []
+
+    def reading(path: Path) -> str:
+        read.append(path.name)
+        return hash_file(path)
+
+    monkeypatch.setattr(store_module, "hash_file", reading)
+    digests = {"known": hashlib.sha256(b"known").hexdigest(), "not written": "0" * 64}
+    taken = store.take(folder, digests)
+    assert read == ["other"]
+    assert taken == {name: Blob(hashlib.sha256(name.encode()).hexdigest(), 5) for name in ("known", "other")}
+    assert all(store.verified(blob) for blob in taken.values())
+    fresh = Store(store.root)  # of another run, which believes nothing that it has not read
+    assert all(fresh.verified(blob) for blob in taken.values())
+    assert sorted(read) == sorted(["other", *(blob.sha256 for blob in taken.values())])
+
+
+def test_a_wrong_digest_does_not_outlive_the_run(store: Store) -> None:
+    folder = store.scratch("t")
+    (folder / "file").write_text("other bytes than were hashed")
+    blob = store.take(folder, {"file": hashlib.sha256(b"bytes").hexdigest()})["file"]
+    assert store.verified(blob)
+    fresh = Store(store.root)
+    assert not fresh.verified(blob)
+    assert "was damaged: dropped" in fresh.dropped[0]
 
 
 @pytest.mark.parametrize(

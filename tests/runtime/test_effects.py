@@ -18,6 +18,7 @@ from pipeline.mnn.skeleton import build_skeleton
 from pipeline.runtime.keys import KEYS
 from pipeline.runtime.unseen import UNSEEN
 from pipeline.weights import plain
+from pipeline.weights.hashed import HashedFile
 from pipeline.weights.layout import Layout, Linear, Part
 from pipeline.weights.matrix import Encoder
 from pipeline.weights.precision import Precision
@@ -90,7 +91,9 @@ def four_bits(
     linears = tuple(Linear(name, *values.shape, (Part(name),)) for name, values in weights.items())
     precisions = {linear.name: Precision(4, 32) for linear in linears}
     encoder = Encoder(checkpoint(**weights), plain)
-    written = write(folder / "llm.mnn.weight", Layout(linears), precisions, encoder, lambda done: None)
+    (folder / "llm.mnn.weight").unlink(missing_ok=True)
+    with HashedFile(folder / "llm.mnn.weight") as file:
+        written = write(file, Layout(linears), precisions, encoder, lambda done: None)
     build_skeleton(write_onnx(model, folder / "a.onnx"), folder / "skeleton.json", folder / "work", True)
     (folder / "llm.mnn").unlink()
     (folder / "work2").mkdir()

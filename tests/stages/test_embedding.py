@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from pipeline.build.store import hash_file
 from pipeline.errors import StageFailed, UserError
 from pipeline.stages.embedding import quantise_rows, run
 from tests.checkpoint.conftest import KeptLog
@@ -48,7 +49,8 @@ def build(inputs: dict[str, Path], out: Path, **embedding: Any) -> dict[str, Any
         "embedding": {"mode": "separate", "bits": 16, **embedding},
         "quant": {"bits": 4, "block": 32, "lm_bits": 8},
     }
-    run(config, inputs, out, KeptLog())
+    digests = run(config, inputs, out, KeptLog())
+    assert digests == {path.name: hash_file(path) for path in out.glob("*.bin")}
     return dict(json.loads((out / "embedding.json").read_text()))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.build.code import CodeDigests
+from pipeline.build.store import hash_file
 from pipeline.errors import UserError
 from pipeline.stages import weights
 from tests.stages.placing import placed
@@ -71,7 +72,8 @@ def run(folders: dict[str, Path], out: Path, **changes: Any) -> tuple[dict[str, 
     log = Recorder()
     config = {"quant": {**QUANT, **changes}, "adapter": {"mode": "none", "weight": 1.0}}
     with TemporaryDirectory() as work:
-        weights.run(config, placed(config, folders, Path(work), log), out, log)
+        digests = weights.run(config, placed(config, folders, Path(work), log), out, log)
+    assert digests == {weights.WEIGHT_FILE: hash_file(out / weights.WEIGHT_FILE)}
     return json.loads((out / "weights.json").read_text()), log
 
 

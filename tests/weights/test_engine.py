@@ -18,6 +18,7 @@ from pipeline.mnn.link import link
 from pipeline.mnn.runner import Engine
 from pipeline.mnn.skeleton import build_skeleton
 from pipeline.weights import plain
+from pipeline.weights.hashed import HashedFile
 from pipeline.weights.layout import Layout, Linear, Part
 from pipeline.weights.matrix import Encoder
 from pipeline.weights.precision import Precision
@@ -65,7 +66,9 @@ def product(base: Path, folder: Path, model: Qwen3ForCausalLM, precision: Precis
     linears = tuple(Linear(name, *values.shape, (Part(name),)) for name, values in weights.items())
     precisions = {one.name: replace(precision, block=precision.block or one.in_features) for one in linears}
     encoder = Encoder(checkpoint(**weights), plain)
-    written = write(folder / "llm.mnn.weight", Layout(linears), precisions, encoder, lambda done: None)
+    (folder / "llm.mnn.weight").unlink(missing_ok=True)
+    with HashedFile(folder / "llm.mnn.weight") as file:
+        written = write(file, Layout(linears), precisions, encoder, lambda done: None)
     (folder / "llm.mnn").unlink()
     (folder / "work2").mkdir()
     link(folder / "skeleton.json", written, folder, folder / "work2", Converter(folder / "log"), True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ import pytest
 
 from pipeline.errors import StageFailed
 from pipeline.weights import plain, writer
+from pipeline.weights.hashed import HashedFile
 from pipeline.weights.layout import Layout, Linear, Part, Table
 from pipeline.weights.matrix import Encoder
+from pipeline.weights.plain import Packed
 from pipeline.weights.precision import Precision
 from tests.weights.helpers import checkpoint, dequantised
 
@@ -36,7 +41,12 @@ PRECISIONS = {"qk": Precision(3, 32), "k": Precision(8, 64, symmetric=True, scal
 def write(path: Path, **changes: Any) -> dict[str, Any]:
     arguments: dict[str, Any] = {"layout": LAYOUT, "precisions": PRECISIONS, "checkpoint": TENSORS, **changes}
     encoder = Encoder(arguments.pop("checkpoint"), plain)
-    return writer.write(path, encoder=encoder, progress=arguments.pop("progress", lambda weights: None), **arguments)
+    progress = arguments.pop("progress", lambda weights: None)
+    path.unlink(missing_ok=True)
+    with HashedFile(path) as file:
+        written = writer.write(file, encoder=encoder, progress=progress, **arguments)
+    assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    return written
 
 
 def test_every_byte_is_accounted_for(tmp_path: Path) -> None:
@@ -128,6 +138,33 @@ def test_progress_ends_at_all_weights(tmp_path: Path) -> None:
 def test_layout_and_checkpoint_must_agree(linear: Linear, message: str, tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match=message):
         write(tmp_path / "w", layout=Layout((linear,)), precisions={"x": Precision(4, 32)})
+
+
+def test_codes_of_the_wrong_size_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offsets are decided beforehand, and the graph is linked with them."""
+    rows = Encoder.rows
+
+    def short(encoder: Encoder, *arguments: Any) -> Packed:
+        packed = rows(encoder, *arguments)
+        return replace(packed, codes=packed.codes[:-1])
+
+    monkeypatch.setattr(Encoder, "rows", short)
+    with pytest.raises(RuntimeError, match=r"has \d+ bytes, not \d+, before k"):
+        write(tmp_path / "w")
+
+
+def test_the_first_failure_in_the_files_order_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever thread fails first."""
+    bad = {name: np.full((rows, 64), np.nan, np.float32) for name, rows in (("q__weight", 96), ("k__weight", 32))}
+    rows = Encoder.rows
+
+    def late(encoder: Encoder, linear: Linear, *arguments: Any) -> Packed:
+        time.sleep(0.2 if linear.name == "qk" else 0)
+        return rows(encoder, linear, *arguments)
+
+    monkeypatch.setattr(Encoder, "rows", late)
+    with pytest.raises(StageFailed, match=r"'q\.weight, k\.weight' holds NaN"):
+        write(tmp_path / "w", checkpoint={**TENSORS, **checkpoint(**bad)})
 
 
 def test_not_finite_bias_and_table_are_refused(tmp_path: Path) -> None:
