@@ -8,7 +8,7 @@ real module as soon as anything else is wanted of it; and while transformers is 
 transformers.
 
 transformers also reads the sources of all its models twice, for the names in them; the second time is spared here, and
-the first is shorter (quick_names).
+the first is shorter (quick_names); accelerate is left out (quick_accelerate).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What transformers asks about itself and its surroundings when it is imported, answered sooner.
+"""The names of all models, which transformers collects whenever it is imported, found sooner.
 
-It reads the sources of all its models, line by line, for the names that each has in `__all__`; and it imports
-accelerate, which is installed with peft, only to have it. As of transformers 5.23 both are functions of its module
-`utils.import_utils`, which is changed as soon as it has run, before anything else of transformers asks it.
+It goes through the sources of its models line by line for what each has in `__all__`. As of transformers 5.23 that is a
+function of `transformers.utils.import_utils`, which is changed as soon as that module has run, before anything asks it;
+and so is what it says of accelerate (quick_accelerate).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
+
+from pipeline.graph.quick_accelerate import leave_out
 
 TOOLS = "transformers.utils.import_utils"
 NAMES = "__all__"
@@ -26,18 +28,12 @@ def shortened(names: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
     return found
 
 
-def never(*_: Any, **__: Any) -> bool:
-    """The answer to whether a package is there, from now on: who was told so when imported must not hear otherwise."""
-    return False
-
-
 def change(tools: ModuleType) -> None:
-    """Nothing where transformers has no such functions (any more)."""
+    """Nothing where transformers has no such function (any more)."""
     names = vars(tools)
     if "fetch__all__" in names:
         names["fetch__all__"] = shortened(names["fetch__all__"])
-    if "is_accelerate_available" in names:
-        names["is_accelerate_available"] = never
+    leave_out(tools)
 
 
 class _Changing:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import StageFailed
+from pipeline.graph.quick_accelerate import admitted
 from pipeline.graph.thinker import SECTION
 from pipeline.graph.towers.loader import loader
 from pipeline.verify.gguf_speed import parsed_once
@@ -175,6 +176,7 @@ def load(loader: Any, folder: Path, **options: Any) -> Any:
     with ExitStack() as stack:
         if gguf:
             stack.enter_context(parsed_once())
+            stack.enter_context(admitted())
             options["gguf_file"] = gguf
         try:
             return loader.from_pretrained(str(folder), local_files_only=True, **options)

@@ -1,4 +1,4 @@
-"""transformers learns the same names of its models, and does without accelerate, whoever imports it first."""
+"""transformers learns the same names of its models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,19 +41,6 @@ def test_any_source(lines: list[str], end: str) -> None:
     assert shortened(import_utils.fetch__all__)(source) == import_utils.fetch__all__(source)
 
 
-def test_accelerate_is_neither_imported_nor_said_to_be_there() -> None:
-    told = run(
-        "import sys",
-        "from pipeline.graph import quick_import",
-        "import transformers, transformers.generation.utils",
-        "from transformers import modeling_utils, utils",
-        "print('accelerate' in sys.modules, utils.is_accelerate_available(), modeling_utils.is_accelerate_available())",
-        "import peft",
-        "print('accelerate' in sys.modules)",
-    )
-    assert told.split() == ["False", "False", "False", "True"]
-
-
 def test_it_waits_once_and_only_for_what_is_to_come() -> None:
     told = run(
         "import sys",
@@ -64,19 +50,14 @@ def test_it_waits_once_and_only_for_what_is_to_come() -> None:
         "print(waiting())",
         "import transformers",
         f"tools = sys.modules['{TOOLS}']",
-        "print(waiting(), tools.is_accelerate_available is quick_names.never)",
+        "print(waiting(), tools.fetch__all__.__module__)",
         "quick_names.prepare()",
         "print(waiting())",
     )
-    assert told.split() == ["1", "0", "True", "0"]
+    assert told.split() == ["1", "0", "pipeline.graph.quick_names", "0"]
 
 
-def test_other_functions_of_another_transformers_are_left_alone() -> None:
+def test_the_functions_of_another_transformers_are_left_alone() -> None:
     module = type(sys)("tools")
     quick_names.change(module)
     assert not {name for name in vars(module) if not name.startswith("__")}
-
-
-@pytest.mark.parametrize("answer", [quick_names.never(), quick_names.never("1.0"), quick_names.never(min_version="1")])
-def test_never(answer: bool) -> None:
-    assert answer is False
