@@ -17,20 +17,20 @@ from pipeline.recipe.validate import head_bits
 
 GB = 1 << 30
 
-# The export's own peak: torch and transformers tracing on the meta device, which no weight ever enters (SmolLM2 and a
-# 7B shape differ by what the ONNX graph holds, some kilobytes an op).
-BASE_MEMORY = 450 << 20
-# One row block of the weight pass and its staging, per billion parameters up to the largest row that models have.
-MEMORY_PER_BILLION = 80 << 20
+# The export's own peak: torch and transformers tracing on the meta device, which no weight ever enters, or the weight
+# pass with its row blocks: SmolLM2 0.40 GB, a 1.5B 0.42, a 7B 0.38, ten layers of a 30B-A3B 0.41 (benchmarks/scale.py).
+BASE_MEMORY = 400 << 20
+# What the graph, the scales of the largest linear and the tables of tensors grow by.
+MEMORY_PER_BILLION = 8 << 20
 # What the worker with the float32 reference, and the process that it is a fork of, hold beside the weights: SmolLM2's
 # whole verified export peaks at 1.31 GB (benchmarks/export.py).
 REFERENCE_BASE = 200 << 20
 # Slack that a file system needs to stay usable.
 DISK_SLACK = 256 << 20
-# Tracing, converting and linking: SmolLM2 took 8 to 9 s in all. Then hashing, reading, quantising, writing: a 1.5B's
-# 3.1 GB took 9 to 12 s in all, a 7B's 15 GB 35 to 39 (benchmarks/scale.py, two hyperthreads of one core).
-BASE_SECONDS = 8.0
-WEIGHT_BYTES_PER_SECOND = 0.45e9
+# Tracing, converting and linking: SmolLM2 took 5 to 9 s in all. Then hashing, reading, quantising, writing: a 1.5B's
+# 3.1 GB took 7 to 11 s in all, a 7B's 15 GB 30 to 37 (benchmarks/scale.py, two hyperthreads of one core).
+BASE_SECONDS = 6.0
+WEIGHT_BYTES_PER_SECOND = 0.55e9
 # Parameters below which families tie their head to the embedding (Qwen, Llama 3.2, SmolLM and Gemma all do).
 _SMALL = 3.5e9
 ALGORITHM_SECONDS_PER_BILLION = {"rtn": 0.0, "hqq": 120.0, "mse": 300.0, "awq": 700.0, "gptq": 800.0, "auto": 800.0}
