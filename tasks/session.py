@@ -85,7 +85,7 @@ def _open(request: Request) -> Session:
     head_start = HeadStart(Engine(executor, no_source, Quiet(terminal), remote), graph)
     engine = Engine(executor, resolver(store, _meanwhile(request, head_start)), terminal, remote, always=request.always)
     if request.locked:
-        from tasks.locking import hold_to_lock
+        from tasks.holding import hold_to_lock
 
         hold_to_lock(engine, graph)
     _end_cleanly(engine)

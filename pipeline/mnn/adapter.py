@@ -16,7 +16,7 @@ from pipeline.checkpoint.lora_names import HEADS
 from pipeline.checkpoint.lora_split import MERGE, SplitAdapter
 from pipeline.checkpoint.tensor import Checkpoint
 from pipeline.errors import StageFailed
-from pipeline.mnn.rewrite.lora import LowRank
+from pipeline.mnn.rewrite.low_rank import LowRank
 from pipeline.weights.layout import Layout, Linear, Part
 from pipeline.weights.parts import part_rows, source_rows
 

@@ -15,7 +15,8 @@ from pipeline.mnn.converter import Converter
 from pipeline.mnn.dump import dump_exact, read_net, write_net
 from pipeline.mnn.rewrite import REWRITERS
 from pipeline.mnn.rewrite.graph import Json, Scope
-from pipeline.mnn.rewrite.lora import LowRank, fill
+from pipeline.mnn.rewrite.lora import fill
+from pipeline.mnn.rewrite.low_rank import LowRank
 
 
 def rewrite(

@@ -12,7 +12,7 @@ from pipeline.verify.applies import proves_text
 
 if TYPE_CHECKING:
     from pipeline.verify.gate import Check
-    from pipeline.verify.product import Subject
+    from pipeline.verify.subject import Subject
 
 SHIPPED = ("link", "weights", "embedding", "config", "tokenizer")
 
@@ -53,11 +53,12 @@ STAGE = Stage(
 def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: Log) -> None:
     """Write `report.json`, then raise StageFailed if the gate says no. Raises UserError for bits without thresholds."""
     from pipeline.verify import gate, product
+    from pipeline.verify.subject import Subject
     from pipeline.verify.tokenizer import parity_checks
 
     verify, bits = config["verify"], int(config["quant"]["bits"])
     with tempfile.TemporaryDirectory(prefix="product-") as scratch:
-        subject = product.Subject(
+        subject = Subject(
             folder=product.assemble(_shipped(inputs), Path(scratch) / "product"),
             bits=bits,
             limits=gate.limits_for(verify["thresholds"], bits),

@@ -15,7 +15,7 @@ from pipeline.mnn.runner import Engine, EngineError
 from pipeline.use import commands
 from pipeline.use.media import encode
 from pipeline.use.sampler import Sampler, Sampling
-from pipeline.use.session import Answer, Request, Session
+from pipeline.use.session import Answer, Request, Session, speeds
 from pipeline.use.settings import (
     add_product_options,
     add_sampling_options,
@@ -113,16 +113,6 @@ class Chat:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-
-def speeds(answer: Answer) -> str:
-    """"[prefill 12 tokens 240.1 tok/s (25 cached) · decode 8 tokens 61.0 tok/s · stop]"."""
-    cached = f" ({answer.cached} cached)" if answer.cached else ""
-    computed = answer.prompt_tokens - answer.cached
-    return (
-        f"[prefill {computed} tokens {answer.prefill_speed:.1f} tok/s{cached} · "
-        f"decode {len(answer.ids)} tokens {answer.decode_speed:.1f} tok/s · {answer.reason}]"
-    )
 
 
 def main(arguments: Sequence[str]) -> int:

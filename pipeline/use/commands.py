@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import PipelineError, UserError, nearest
+from pipeline.use.session import speeds
 from pipeline.use.settings import SAMPLER_KEYS, overrides
 
 if TYPE_CHECKING:
@@ -91,8 +92,6 @@ def _adapter_file(chat: Chat, name: str) -> str:
 
 def _stats(chat: Chat, _: str) -> None:
     """speeds of the last answer, tokens in the cache, memory, load time"""
-    from pipeline.use.chat import speeds
-
     chat.note(speeds(chat.last))
     megabytes = chat.engine.peak_memory() / 1e6
     chat.note(

@@ -17,7 +17,7 @@ from pipeline.verify import huggingface, metrics
 from pipeline.verify.gate import Check, at_most, not_run
 
 if TYPE_CHECKING:
-    from pipeline.verify.product import Subject
+    from pipeline.verify.subject import Subject
 
 _CAP = "attn_logit_softcapping"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +13,10 @@ from pipeline.mnn.runner import Engine
 from pipeline.verify import approximate, metrics
 from pipeline.verify.files import EXACT_LOGITS
 from pipeline.verify.gate import Check, Report, at_least, at_most, equal, not_run
+from pipeline.verify.subject import Subject
 
 EXACT = {"memory": "normal", "precision": "high"}
 PATIENCE = 4  # a quantised model may take so many times the reference's limit of tokens to come to its stop
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is judged. folder: the product as it will be shipped. reference: reference.json, parsed.
-
-    accept_tokenizer_limits: texts that the target's tokenizer format cuts otherwise are listed, not refused.
-    """
-
-    folder: Path
-    bits: int
-    limits: Mapping[str, Any]
-    threads: int
-    max_new_tokens: int
-    reference: Mapping[str, Any]
-    reference_folder: Path
-    separate_table: bool = False
-    accept_tokenizer_limits: bool = False
-
-    def logits(self) -> metrics.Logits | None:
-        """float32 [sequences, length, vocabulary] of the reference, memory mapped; None if the machine had no room."""
-        name = self.reference["logits"]
-        return None if name is None else np.load(self.reference_folder / name, mmap_mode="r")
 
 
 def check_architecture(selfcheck: Mapping[str, Any], limits: Mapping[str, Any]) -> Check:

@@ -20,7 +20,7 @@ from pipeline.errors import StageFailed
 from pipeline.mnn.converter import Converter
 from pipeline.mnn.dump import read_net
 from pipeline.mnn.link import link, rewrite
-from pipeline.mnn.rewrite.lora import LowRank
+from pipeline.mnn.rewrite.low_rank import LowRank
 from pipeline.mnn.runner import Engine
 from pipeline.mnn.skeleton import build_skeleton
 from tests.mnn.handmade import linear_weights, write_fp16_weights, write_onnx

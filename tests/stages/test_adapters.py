@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from pipeline.build.config import subset
 from pipeline.errors import StageFailed
 from pipeline.mnn.link import link as real_link
-from pipeline.mnn.rewrite.lora import LowRank
+from pipeline.mnn.rewrite.low_rank import LowRank
 from pipeline.mnn.runner import Engine
 from pipeline.stages import adapter_quality, adapter_reference, adapters, reference
 from pipeline.verify import selfcheck

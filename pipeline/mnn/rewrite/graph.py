@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import StageFailed
 
 if TYPE_CHECKING:
-    from pipeline.mnn.rewrite.lora import LowRank
+    from pipeline.mnn.rewrite.low_rank import LowRank
 
 Json = dict[str, Any]
 

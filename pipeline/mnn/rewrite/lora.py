@@ -7,7 +7,6 @@ output reads the sum. (An adapter patched in after that pass misses the consumer
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +20,6 @@ from pipeline.mnn.rewrite.graph import Json, Scope, node, packed_input
 F32 = npt.NDArray[np.float32]
 Values = Mapping[str, tuple[F32, F32]]
 """Weights and biases of the adapter's convolutions, by operator."""
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """A change of one linear by up @ down. down: float32 [rank, in_features]; up: float32 [out_features, rank].
-
-    The adapter's scaling (alpha / rank, its weight) is already in `up`. bias: float32 [out_features] to add, or None.
-    """
-
-    down: npt.NDArray[np.float32]
-    up: npt.NDArray[np.float32]
-    bias: npt.NDArray[np.float32] | None = None
 
 
 def add_low_rank(name: str, source: int, product: int, shape: tuple[int, int], scope: Scope) -> tuple[list[Json], int]:

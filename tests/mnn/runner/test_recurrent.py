@@ -17,7 +17,7 @@ import torch
 from pipeline.errors import StageFailed, UserError
 from pipeline.mnn.converter import Converter
 from pipeline.mnn.link import link
-from pipeline.mnn.rewrite.lora import LowRank
+from pipeline.mnn.rewrite.low_rank import LowRank
 from pipeline.mnn.runner import Engine, EngineError
 from pipeline.mnn.runner.product import is_recurrent, open_product
 from tests.graph import coverage
