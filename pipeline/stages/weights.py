@@ -38,9 +38,9 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Path], out: Path, log: L
     from pipeline.weights.folds import Folds, load_folds
     from pipeline.weights.hashed import HashedFile
     from pipeline.weights.layout import load_layout
+    from pipeline.weights.loops import loops_for
     from pipeline.weights.matrix import Encoder
     from pipeline.weights.places import PLACES, load_precisions
-    from pipeline.weights.plain import loops_for
     from pipeline.weights.source import lattices
     from pipeline.weights.writer import write
 

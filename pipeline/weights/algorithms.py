@@ -1,13 +1,8 @@
-"""The algorithms by name. A new one is one module beside this one, one line here and one YAML in conf/quant."""
+"""The names of the algorithms. A new one is a module beside this one, its name here, a line in grids.py and a YAML."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pipeline.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from pipeline.weights.quantiser import Quantiser
 
 QUANTISERS = ("rtn", "mse", "wmse", "hqq", "awq")
 """Searches for one block's grid; each is a module of that name with a function `grid`."""
@@ -20,27 +15,6 @@ LATTICES = ("source",)
 
 NAMES = (*QUANTISERS, *SOLVERS, *LATTICES)
 CALIBRATED = ("wmse", "awq", "gptq")
-
-
-def quantiser(name: str) -> Quantiser:
-    """The grid search called `name`; modules are imported here, for some bring a compiler with them.
-
-    Raises UserError with the nearest match if there is none.
-    """
-    check(name)
-    if name == "rtn":
-        from pipeline.weights.rtn import grid
-    elif name == "mse":
-        from pipeline.weights.mse import grid
-    elif name == "wmse":
-        from pipeline.weights.wmse import grid
-    elif name == "hqq":
-        from pipeline.weights.hqq import grid
-    elif name == "awq":
-        from pipeline.weights.awq import grid
-    else:
-        raise ValueError(f"{name} has no grid of its own")
-    return grid
 
 
 def check(name: str) -> None:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pipeline.checkpoint.tensor import Checkpoint
 from pipeline.errors import StageFailed
 from pipeline.weights import packing
-from pipeline.weights.algorithms import LATTICES, SOLVERS, quantiser
+from pipeline.weights.algorithms import LATTICES, SOLVERS
 from pipeline.weights.folds import Folds
+from pipeline.weights.grids import quantiser
 from pipeline.weights.layout import Linear
 from pipeline.weights.parts import part_names, read_rows
 from pipeline.weights.plain import Loops, Packed

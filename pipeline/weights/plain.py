@@ -1,13 +1,9 @@
-"""The loops of the weight pass in numpy: what `kernels.py` does, without a compiler.
-
-Importing numba and loading its compiled loops costs 0.7 s, compiling them 2 s more; numpy passes 0.4 GB of bfloat16 a
-second and core. Below SMALL weights numpy is done before numba has begun.
-"""
+"""The loops of the weight pass in numpy: what `kernels.py` does, without a compiler."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +12,6 @@ from pipeline.weights.precision import Precision
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
-
-SMALL = 400_000_000
 
 
 @dataclass(frozen=True)
@@ -56,15 +50,6 @@ class Loops(Protocol):
 
     def nearest(self, rows: NDArray[Any], precision: Precision) -> Packed | None:
         """Round to nearest in one pass from `rows` [n, in] to the stored bytes; None where there is no such pass."""
-
-
-def loops_for(weights: int) -> Loops:
-    """The faster implementation for a model of that many weights."""
-    if weights < SMALL:
-        from pipeline.weights import plain as chosen
-    else:
-        from pipeline.weights import kernels as chosen  # type: ignore[no-redef]
-    return cast(Loops, chosen)
 
 
 def extremes(blocks: F32, low: F32, high: F32) -> None:

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from pipeline.errors import StageFailed, UserError
 from pipeline.weights import kernels, plain
-from pipeline.weights.algorithms import quantiser
+from pipeline.weights.grids import quantiser
 from pipeline.weights.matrix import half_rows, quantise_rows, widen
 from pipeline.weights.plain import Loops
 from pipeline.weights.precision import Precision

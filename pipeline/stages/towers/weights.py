@@ -15,8 +15,8 @@ def write_weights(kind: str, config: Mapping[str, Any], inputs: Mapping[str, Pat
     from pipeline.checkpoint.open import open_model
     from pipeline.weights.hashed import HashedFile
     from pipeline.weights.layout import load_layout
+    from pipeline.weights.loops import loops_for
     from pipeline.weights.matrix import Encoder
-    from pipeline.weights.plain import loops_for
     from pipeline.weights.precision import resolve
     from pipeline.weights.writer import write
 
