@@ -36,7 +36,7 @@ HERMETIC = {
     # the system and coming anew page by page: the weight pass of a 1.5B takes 2.3 s instead of 3.0, and no more memory.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
-    # OpenBLAS's threads do not sleep while they wait for their first work: 0.13 s of a core wherever numpy is imported.
+    # So short that OpenBLAS's threads sleep until there is work for them: 0.13 s of a core wherever numpy is imported.
     "OPENBLAS_THREAD_TIMEOUT": "4",
 }
 GRACE_SECONDS = 20.0

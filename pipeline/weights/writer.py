@@ -91,7 +91,7 @@ def _linears(
             target.expect(placement.offset, placement.linear.name)
             target.file.write(np.frombuffer(placement.header, np.uint8))
         target.file.write(packed.codes)
-        alphas.append(replace(packed, codes=packed.codes[:0].copy()))
+        alphas.append(replace(packed, codes=packed.codes[:0].copy()))  # a view would keep all of the linear's codes
         weights += (stop - start) * placement.linear.in_features
         progress(weights)
         if stop == placement.linear.out_features:

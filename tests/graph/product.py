@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 
 from pipeline.build.config import subset
+from pipeline.build.store import hash_file
 from pipeline.mnn.runner import Engine
 from pipeline.recipe.schema import Recipe
 from pipeline.stages import checkpoint, graph, link, places, weights
@@ -51,7 +52,8 @@ def build(source: Path, work: Path, allow_approximate: bool = False, fuse_c4: bo
         stage = module.STAGE
         out = work / stage.name
         out.mkdir()
-        module.run(subset(whole, stage.config), folders, out, Silent())
+        digests = module.run(subset(whole, stage.config), folders, out, Silent()) or {}
+        assert digests == {name: hash_file(out / name) for name in digests}
         folders[stage.name] = out
     return _assemble(source, folders, work / "product")
 

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.build.config import subset
+from pipeline.build.store import hash_file
 from pipeline.graph.towers.families import VISUAL
+from pipeline.stages import visual_weights
 from pipeline.verify import pictures
 from pipeline.verify.picture_checks import product_checks, selfcheck_checks
+from tests.graph.product import Silent
 from tests.towers.models import CONFIGS, IMAGE, load
-from tests.towers.product import build_family
+from tests.towers.product import build_family, recipe
 
 torch.set_num_threads(1)
 LIMIT = 1e-3
@@ -58,5 +62,10 @@ def test_a_quantised_encoder_stays_near(tmp_path: Path) -> None:
         "model.visual.patch_embed.proj": 16
     }
     assert {entry["bits"] for name, entry in entries.items() if "patch_embed" not in name} == {8}
+    again, stage = tmp_path / "again", visual_weights.STAGE
+    again.mkdir()
+    inputs = {one.stage: tmp_path / one.stage for one in stage.inputs}
+    digests = visual_weights.run(subset(recipe(bits=8), stage.config), inputs, again, Silent())
+    assert digests == {"visual.mnn.weight": hash_file(tmp_path / "visual_weights" / "visual.mnn.weight")}
     found = pictures.compare(product, load(tmp_path / "source"), tmp_path / "source", IMAGE)
     assert 1e-5 < found["wide"]["prefill_error"] < 0.1
